@@ -1,0 +1,35 @@
+#!/bin/sh
+# usage: build.sh TREE [TARGET...]
+#
+# Configures and builds a kernel tree (bzImage) into its directory of objects.
+. "$(dirname "$0")/lib.sh"
+
+tree=$1
+shift
+[ $# -gt 0 ] || set -- bzImage
+cd "$tree"
+mkdir -p "$o"
+
+kmake() { make O="$o" CC="ccache gcc" HOSTCC="ccache gcc" -j"$JOBS" "$@"; }
+
+# The fragments are KCONFIG_ALLCONFIG, and kconfig drops what it cannot have
+# without a word: hence the check of each line.
+{
+	cat "$top/config/base.config" ${FLAVOUR:+"$top/config/$FLAVOUR.config"}
+	find "$top/tools-testing-selftests" -name config -exec cat {} + 2>/dev/null
+} |
+	sed -n 's/^\(CONFIG_[A-Z0-9_]*=[^ #]*\).*/\1/p' | sed 's/=m$/=y/' | sort -u >"$o/fragment.new"
+if [ ! -f "$o/.config" ] || ! cmp -s "$o/fragment.new" "$o/fragment"; then
+	rm -f "$o/fragment"
+	KCONFIG_ALLCONFIG="$o/fragment.new" kmake allnoconfig
+	while read -r want; do
+		case $want in
+		*=n)	! grep -q "^${want%n}" "$o/.config" ;;
+		*)	grep -qxF "$want" "$o/.config" ;;
+		esac || echo "$want"
+	done <"$o/fragment.new" >"$o/dropped"
+	[ ! -s "$o/dropped" ] || die "kconfig dropped wanted options (a dependency is missing in config/):" \
+		"$(tr '\n' ' ' <"$o/dropped")"
+	mv "$o/fragment.new" "$o/fragment"
+fi
+kmake "$@"

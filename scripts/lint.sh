@@ -1,0 +1,139 @@
+#!/bin/sh
+# usage: lint.sh [CHECK...]
+#
+# Everything that can be said about the series without running it, as KTAP in
+# $RESULTS/lint.ktap; what each check printed is in $RESULTS/lint/.
+# shellcheck disable=SC2317,SC2086  # the checks are called by their names
+. "$(dirname "$0")/lib.sh"
+
+all="shellcheck series_lists_each_patch from_and_trailers checkpatch round_trip selftests_are_in_the_series
+am_and_quiltimport_agree no_freezer_left no_debian_context maintainers_applies kernel_doc no_new_warnings"
+touched() { git -C "$series" diff --name-only --diff-filter=d "$(cat "$work/base.commit")" HEAD -- "$@"; }
+# without line numbers, to compare
+normal() { sed -n -E 's/^(\.\.\/)?([^: ]+):[0-9]+(:[0-9]+)?:/\2:/p' "$1" | grep -E 'warning|error|Warning' | sort | uniq -c; }
+
+shellcheck() { (cd "$top" && command shellcheck -x scripts/*.sh .ci/run); }
+
+series_lists_each_patch()
+{
+	{ patches | sort; patches | sort | uniq -d; } >"$out/listed"
+	(cd "$top" && find fixes . -maxdepth 1 -name '[0-9]*.patch' 2>/dev/null | sed 's|^\./||' | sort) >"$out/there"
+	diff "$out/listed" "$out/there" || return 1
+	for n in 0001-fs-add-autofreeze 0002-xfs-drop-kthread-freezer 0003-ext4-drop-kthread-freezer \
+		0004-kernfs-reclaim-wq; do
+		grep -qx "$n.patch" "$out/listed" || { echo "$n.patch is missing"; return 1; }
+	done
+}
+
+from_and_trailers()
+{
+	bad=0
+	for p in $(patches); do
+		grep -q "^From: $GIT_AUTHOR_NAME <$GIT_AUTHOR_EMAIL>$" "$top/$p" || { echo "$p: From:"; bad=1; }
+		grep -q '^Assisted-by: ' "$top/$p" || { echo "$p: no Assisted-by:"; bad=1; }
+		! grep -q '^Signed-off-by: ' "$top/$p" || { echo "$p: Signed-off-by:"; bad=1; }
+	done
+	return $bad
+}
+
+# MAINTAINERS is changed by MAINTAINERS.diff; and the base has no history in
+# which checkpatch could look up a commit that a message names
+checkpatch()
+{
+	bad=0
+	for p in $(patches); do
+		(cd "$series" && GIT_DIR=/nonexistent perl scripts/checkpatch.pl --strict --no-signoff --codespell \
+			--no-summary --show-types --ignore FILE_PATH_CHANGES,UNKNOWN_COMMIT_ID "$top/$p") || bad=1
+	done
+	return $bad
+}
+
+round_trip() { sh "$scripts/patches.sh" check; }
+
+selftests_are_in_the_series()
+{
+	bad=0
+	for d in "$top"/tools-testing-selftests/*/*/; do
+		d=${d#"$top/tools-testing-selftests/"}
+		(cd "$top" && git ls-files -c -o --exclude-standard "tools-testing-selftests/$d") | sort -u |
+		while read -r f; do
+			[ ! -f "$top/$f" ] || echo "$(git hash-object --no-filters "$top/$f")	${f#tools-testing-selftests/}"
+		done >"$out/selftests.repository"
+		git -C "$series" ls-tree -r HEAD "tools/testing/selftests/$d" |
+			sed -E 's|^[0-9]+ blob ([0-9a-f]+)\ttools/testing/selftests/|\1\t|' >"$out/selftests.series"
+		diff -u "$out/selftests.repository" "$out/selftests.series" || bad=1
+	done
+	[ $bad -eq 0 ] || echo "make patches brings them into the series"
+	return $bad
+}
+
+am_and_quiltimport_agree()
+{
+	[ -n "$(patches)" ] || return 0
+	git -C "$scratch" checkout -q -f --detach "$(cat "$work/base.commit")" || return 1
+	(cd "$scratch" && git quiltimport --patches "$top" --series "$top/series") >"$out/quiltimport.log" 2>&1 ||
+		{ tail -n 5 "$out/quiltimport.log"; return 1; }
+	[ "$(git -C "$scratch" rev-parse 'HEAD^{tree}')" = "$(git -C "$series" rev-parse 'HEAD^{tree}')" ]
+}
+
+# freezing() in the trim ioctls is no freezer: it makes a long ioctl end soon
+no_freezer_left()
+{
+	! git -C "$series" grep -nE 'try_to_freeze|set_freezable|WQ_FREEZABLE|TASK_FREEZABLE|_freezable' -- fs/xfs fs/ext4
+}
+
+no_debian_context() { ! (cd "$top" && patches | xargs -r grep -nF 'MODULE_SOFTDEP("pre: crypto-crc32c")'); }
+
+maintainers_applies() { [ ! -f "$top/MAINTAINERS.diff" ] || git -C "$series" apply --check "$top/MAINTAINERS.diff"; }
+
+kernel_doc()
+{
+	doc=scripts/kernel-doc
+	[ -x "$series/$doc" ] || doc=tools/docs/kernel-doc
+	for k in base series; do
+		touched '*.c' '*.h' | (cd "$work/$k" && xargs -r ls 2>/dev/null | xargs -r "./$doc" -Wall -none) >"$out/kernel-doc.$k.log" 2>&1
+		sed -E 's/:[0-9]+//' "$out/kernel-doc.$k.log" | sort >"$out/kernel-doc.$k"
+	done
+	! comm -13 "$out/kernel-doc.base" "$out/kernel-doc.series" | grep .
+}
+
+# W=1 and sparse, over the objects that the configuration has of what the
+# series touches; the base's own warnings are not ours.
+no_new_warnings()
+{
+	objs=$(touched '*.c' | sed 's/c$/o/' | (cd "$series/$o" && xargs -r ls 2>/dev/null))
+	[ -n "$objs" ] || return 0
+	for k in base series; do
+		echo "$objs" | sed 's/o$/c/' | (cd "$work/$k" && xargs ls 2>/dev/null) | sed 's/c$/o/' >"$out/objs.$k"
+		id=$(git -C "$work/$k" rev-parse HEAD | cat - "$out/objs.$k" "$top/config/base.config" | cksum | tr ' ' -)
+		if [ ! -f "$work/log/w1-$k-$id" ]; then
+			rm -f "$work/log/w1-$k-"*
+			# shellcheck disable=SC2046
+			AF_OBJECTS=o-w1 sh "$scripts/build.sh" "$work/$k" W=1 C=2 $(cat "$out/objs.$k") >"$out/w1.$k.log" 2>&1 ||
+				{ tail -n 20 "$out/w1.$k.log"; return 1; }
+			cp "$out/w1.$k.log" "$work/log/w1-$k-$id"
+		fi
+		normal "$work/log/w1-$k-$id" >"$out/w1.$k"
+	done
+	! comm -13 "$out/w1.base" "$out/w1.series" | grep .
+}
+
+out=$RESULTS/lint
+mkdir -p "$out"
+[ $# -gt 0 ] || eval "set -- $(echo "$all" | tr '\n' ' ')"
+n=0 bad=0
+{ echo "KTAP version 1"; echo "1..$#"; } >"$RESULTS/lint.ktap"
+for t; do
+	n=$((n + 1)) rc=0
+	say "lint: $t"
+	("$t") >"$out/$t.log" 2>&1 || rc=$?
+	if [ $rc -eq 0 ]; then
+		echo "ok $n $t"
+	else
+		bad=1
+		tail -n 20 "$out/$t.log" >&2
+		tail -n 20 "$out/$t.log" | sed 's/^/# /'
+		echo "not ok $n $t"
+	fi >>"$RESULTS/lint.ktap"
+done
+exit $bad

@@ -1,0 +1,1278 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Helpers of the autofreeze selftests, see af.h. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include <linux/dm-ioctl.h>
+#include <linux/fs.h>
+#include <linux/loop.h>
+
+#include "af.h"
+
+#define CONFIGFS	"/sys/kernel/config"
+#define NULLB		CONFIGFS "/nullb"
+#define TRACEFS		"/sys/kernel/tracing"
+#define TRACE		TRACEFS "/instances/autofreeze"
+#define RTC		"/sys/class/rtc/rtc0/wakealarm"
+
+enum kind { FREE, SETTING, CHILD, DISK, LOOP, DM, MOUNT };
+
+/* What af_cleanup() has to undo, in the order of its making. */
+struct item {
+	enum kind kind;
+	pid_t pid;
+	char name[160];
+	char old[160];
+};
+
+/* Shared by all processes of a test program. */
+static struct shared {
+	int nr;
+	struct item item[192];
+	unsigned int serial;	/* makes the names of devices unique */
+	/* the transition that is going on or was the last */
+	int error;
+	long ms;
+	long slept_ms;
+} *sh;
+
+static __attribute__((constructor)) void af_init(void)
+{
+	sh = mmap(NULL, sizeof(*sh), PROT_READ | PROT_WRITE,
+		  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (sh == MAP_FAILED)
+		abort();
+}
+
+static struct item *remember(enum kind kind, const char *name)
+{
+	struct item *it;
+
+	/* Only the tail may be reused, the order matters. */
+	while (sh->nr > 0 && sh->item[sh->nr - 1].kind == FREE)
+		sh->nr--;
+	if (sh->nr == sizeof(sh->item) / sizeof(sh->item[0])) {
+		af_log("too many things to clean up, increase the table");
+		abort();
+	}
+	it = &sh->item[sh->nr++];
+	memset(it, 0, sizeof(*it));
+	snprintf(it->name, sizeof(it->name), "%s", name);
+	it->kind = kind;
+	return it;
+}
+
+static void forget(enum kind kind, const char *name)
+{
+	int i;
+
+	for (i = sh->nr - 1; i >= 0; i--)
+		if (sh->item[i].kind == kind &&
+		    !strcmp(sh->item[i].name, name)) {
+			sh->item[i].kind = FREE;
+			return;
+		}
+}
+
+/* --- files, settings, processes ------------------------------------------ */
+
+static int write_str(const char *path, const char *s)
+{
+	int fd, ret = 0;
+
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, s, strlen(s)) < 0)
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+int af_write(const char *path, const char *fmt, ...)
+{
+	char buf[4096];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(buf, sizeof(buf), fmt, ap);
+	va_end(ap);
+	return write_str(path, buf);
+}
+
+int af_read(const char *path, char *buf, size_t size)
+{
+	ssize_t n;
+	int fd;
+
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	n = read(fd, buf, size - 1);
+	if (n < 0)
+		n = -errno;
+	close(fd);
+	if (n < 0)
+		return n;
+	while (n > 0 && buf[n - 1] == '\n')
+		n--;
+	buf[n] = 0;
+	return 0;
+}
+
+long af_read_long(const char *path)
+{
+	char buf[64];
+	int ret = af_read(path, buf, sizeof(buf));
+
+	return ret ? ret : strtol(buf, NULL, 0);
+}
+
+int af_set(const char *path, const char *fmt, ...)
+{
+	char buf[256], old[160], *p, *q;
+	struct item *it;
+	va_list ap;
+	int i, ret;
+
+	va_start(ap, fmt);
+	vsnprintf(buf, sizeof(buf), fmt, ap);
+	va_end(ap);
+
+	for (i = 0; i < sh->nr; i++)
+		if (sh->item[i].kind == SETTING &&
+		    !strcmp(sh->item[i].name, path))
+			return write_str(path, buf);
+
+	ret = af_read(path, old, sizeof(old));
+	if (ret)
+		return ret;
+	ret = write_str(path, buf);
+	if (ret)
+		return ret;
+	it = remember(SETTING, path);
+	/* A choice shows as "none [core] devices". */
+	p = strchr(old, '[');
+	q = p ? strchr(p, ']') : NULL;
+	if (q) {
+		*q = 0;
+		snprintf(it->old, sizeof(it->old), "%s", p + 1);
+	} else {
+		snprintf(it->old, sizeof(it->old), "%s", old);
+	}
+	return 0;
+}
+
+const char *af_dir(const char *name)
+{
+	static char buf[4][128];
+	static int i;
+	char *path = buf[i++ % 4];
+
+	mkdir(AF_DIR, 0755);
+	snprintf(path, sizeof(buf[0]), "%s/%s", AF_DIR, name);
+	mkdir(path, 0755);
+	return path;
+}
+
+int64_t af_now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
+}
+
+int64_t af_asleep_ms(void)
+{
+	struct timespec m, b;
+
+	clock_gettime(CLOCK_MONOTONIC, &m);
+	clock_gettime(CLOCK_BOOTTIME, &b);
+	return (b.tv_sec - m.tv_sec) * 1000LL + (b.tv_nsec - m.tv_nsec) / 1000000;
+}
+
+void af_sleep_ms(unsigned int ms)
+{
+	struct timespec ts = { ms / 1000, ms % 1000 * 1000000L };
+
+	while (nanosleep(&ts, &ts) && errno == EINTR)
+		;
+}
+
+char af_task_state(pid_t pid)
+{
+	char path[64], buf[512], *p;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	if (af_read(path, buf, sizeof(buf)))
+		return 0;
+	p = strrchr(buf, ')');
+	return p && p[1] == ' ' ? p[2] : 0;
+}
+
+/* Works for any task, but only a child can tell how it ended. */
+static int wait_pid(pid_t pid, unsigned int seconds)
+{
+	int64_t end = af_now_ms() + seconds * 1000LL;
+	unsigned int pause = 1;
+	int status;
+	char state;
+	pid_t ret;
+
+	for (;;) {
+		ret = waitpid(pid, &status, WNOHANG);
+		if (ret == pid) {
+			if (WIFEXITED(status))
+				return WEXITSTATUS(status);
+			return -EINTR;
+		}
+		if (ret < 0) {
+			state = af_task_state(pid);
+			if (!state || state == 'Z')
+				return -ECHILD;
+		}
+		if (af_now_ms() >= end)
+			return -ETIMEDOUT;
+		af_sleep_ms(pause);
+		if (pause < 20)
+			pause *= 2;
+	}
+}
+
+static pid_t start(int (*fn)(void *arg), void *arg)
+{
+	pid_t pid;
+	int ret;
+
+	fflush(stdout);
+	fflush(stderr);
+	pid = fork();
+	if (pid < 0)
+		return -errno;
+	if (pid)
+		return pid;
+	ret = fn(arg);
+	_exit(ret < 0 ? -ret : ret);
+}
+
+/* Exit codes of children are errnos: no syscall used here fails above 133. */
+int af_bounded(unsigned int seconds, int (*fn)(void *arg), void *arg)
+{
+	pid_t pid = start(fn, arg);
+	struct item *it;
+	int ret;
+
+	if (pid < 0)
+		return pid;
+	ret = wait_pid(pid, seconds);
+	if (ret == -ETIMEDOUT) {
+		kill(pid, SIGKILL);
+		if (wait_pid(pid, 1) == -ETIMEDOUT) {
+			it = remember(CHILD, "helper");
+			it->pid = pid;
+		}
+		return -ETIMEDOUT;
+	}
+	return ret > 0 ? -ret : ret;
+}
+
+pid_t af_spawn(int (*fn)(void *arg), void *arg)
+{
+	struct item *it = remember(CHILD, "load");
+	pid_t pid = start(fn, arg);
+
+	if (pid < 0)
+		it->kind = FREE;
+	else
+		it->pid = pid;
+	return pid;
+}
+
+static void forget_pid(pid_t pid)
+{
+	int i;
+
+	for (i = 0; i < sh->nr; i++)
+		if (sh->item[i].kind == CHILD && sh->item[i].pid == pid)
+			sh->item[i].kind = FREE;
+}
+
+int af_wait(pid_t pid, unsigned int seconds)
+{
+	int ret = wait_pid(pid, seconds);
+
+	if (ret != -ETIMEDOUT)
+		forget_pid(pid);
+	return ret;
+}
+
+int af_kill(pid_t pid, unsigned int seconds)
+{
+	kill(pid, SIGKILL);
+	return af_wait(pid, seconds);
+}
+
+int af_run(unsigned int seconds, const char *fmt, ...)
+{
+	char cmd[2048], line[256], log[128];
+	va_list ap;
+	pid_t pid;
+	FILE *f;
+	int i, ret;
+
+	va_start(ap, fmt);
+	vsnprintf(cmd, sizeof(cmd), fmt, ap);
+	va_end(ap);
+	mkdir(AF_DIR, 0755);
+	snprintf(log, sizeof(log), AF_DIR "/run.%d", getpid());
+
+	fflush(stdout);
+	fflush(stderr);
+	pid = fork();
+	if (pid < 0)
+		return -errno;
+	if (!pid) {
+		int fd = open(log, O_RDWR | O_CREAT | O_TRUNC, 0600);
+
+		setpgid(0, 0);
+		dup2(fd, 1);
+		dup2(fd, 2);
+		execl("/bin/sh", "sh", "-c", cmd, NULL);
+		_exit(127);
+	}
+	ret = wait_pid(pid, seconds);
+	if (ret == -ETIMEDOUT) {
+		kill(-pid, SIGKILL);
+		wait_pid(pid, 1);
+	}
+	if (ret) {
+		af_log("%s: %d", cmd, ret);
+		f = fopen(log, "r");
+		for (i = 0; i < 12 && f && fgets(line, sizeof(line), f); i++)
+			printf("#   %s%s", line, strchr(line, '\n') ? "" : "\n");
+		if (f)
+			fclose(f);
+	}
+	unlink(log);
+	return ret;
+}
+
+bool af_have(const char *tool)
+{
+	static const char * const dirs[] = {
+		"/sbin", "/usr/sbin", "/bin", "/usr/bin", "/usr/local/sbin",
+	};
+	char path[128];
+	unsigned int i;
+
+	for (i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
+		snprintf(path, sizeof(path), "%s/%s", dirs[i], tool);
+		if (!access(path, X_OK))
+			return true;
+	}
+	return false;
+}
+
+/* --- setup and cleanup ---------------------------------------------------- */
+
+static bool have_fs(const char *fs)
+{
+	char buf[4096], want[32];
+
+	snprintf(want, sizeof(want), "\t%s\n", fs);
+	if (af_read("/proc/filesystems", buf, sizeof(buf) - 1))
+		return false;
+	strcat(buf, "\n");
+	return strstr(buf, want);
+}
+
+static bool have_swap(void)
+{
+	char buf[4096], *nl;
+
+	if (af_read("/proc/swaps", buf, sizeof(buf)))
+		return false;
+	nl = strchr(buf, '\n');
+	return nl && nl[1];
+}
+
+static void mount_once(const char *probe, const char *fs, const char *dir)
+{
+	if (access(probe, F_OK))
+		mount(fs, dir, fs, 0, NULL);
+}
+
+const char *af_setup(unsigned int needs)
+{
+	char buf[64];
+
+	if (geteuid())
+		return "needs root";
+	if (sh->nr)
+		af_cleanup();
+	if (access("/sys/power/pm_test", W_OK))
+		return "needs CONFIG_PM_SLEEP_DEBUG";
+	if (access(AF_KNOB, W_OK))
+		return "needs a kernel that freezes filesystems in suspend";
+
+	mount_once("/sys/kernel/debug/tracing", "debugfs", "/sys/kernel/debug");
+	mount_once(TRACEFS "/events", "tracefs", TRACEFS);
+	mount_once(NULLB, "configfs", CONFIGFS);
+	/* A WARN_ONCE that fired in an earlier test shall fire again. */
+	write_str("/sys/kernel/debug/clear_warn_once", "1");
+
+	if ((needs & AF_NULL_BLK) && access(NULLB, W_OK))
+		return "needs CONFIG_BLK_DEV_NULL_BLK and CONFIG_CONFIGFS_FS";
+	if ((needs & AF_DM) && access("/dev/mapper/control", W_OK))
+		return "needs CONFIG_BLK_DEV_DM";
+	if ((needs & AF_LOOP) && access("/dev/loop-control", W_OK))
+		return "needs CONFIG_BLK_DEV_LOOP";
+	if ((needs & AF_TRACE) &&
+	    access(TRACEFS "/events/block/block_rq_issue/filter", W_OK))
+		return "needs CONFIG_BLK_DEV_IO_TRACE";
+	if ((needs & AF_RTC) && access(RTC, W_OK))
+		return "needs an RTC that can wake the machine";
+	if ((needs & AF_URING) && syscall(__NR_io_uring_setup, 0, NULL) &&
+	    errno == ENOSYS)
+		return "needs CONFIG_IO_URING";
+	if ((needs & AF_FAIL_FUNC) &&
+	    access("/sys/kernel/debug/fail_function/inject", W_OK))
+		return "needs CONFIG_FAIL_FUNCTION";
+	if ((needs & AF_SNAPSHOT) && access("/dev/snapshot", W_OK))
+		return "needs CONFIG_HIBERNATION_SNAPSHOT_DEV";
+	if (needs & AF_HIBERNATE) {
+		if (access("/sys/power/disk", W_OK))
+			return "needs CONFIG_HIBERNATION";
+		if (!have_swap() || af_read("/sys/power/resume", buf, sizeof(buf)) ||
+		    !strcmp(buf, "0:0"))
+			return "needs active swap and /sys/power/resume";
+	}
+	if ((needs & AF_XFS) && (!have_fs("xfs") || !af_have("mkfs.xfs")))
+		return "needs CONFIG_XFS_FS and mkfs.xfs";
+	if ((needs & AF_EXT4) && (!have_fs("ext4") || !af_have("mkfs.ext4")))
+		return "needs CONFIG_EXT4_FS and mkfs.ext4";
+	if ((needs & AF_EXT2) && (!have_fs("ext2") || !af_have("mkfs.ext2")))
+		return "needs CONFIG_EXT2_FS and mkfs.ext2";
+
+	af_set("/sys/module/suspend/parameters/pm_test_delay", "0");
+	af_set("/sys/module/hibernate/parameters/pm_test_delay", "0");
+	af_set("/sys/power/pm_freeze_timeout", "5000");
+	af_set(AF_KNOB, "0");
+	return NULL;
+}
+
+static int do_umount(void *dir)
+{
+	int i;
+
+	for (i = 0; i < 100; i++) {
+		if (!umount2(dir, 0) || errno == EINVAL || errno == ENOENT)
+			return 0;
+		if (errno != EBUSY)
+			return -errno;
+		af_sleep_ms(50);
+	}
+	return -EBUSY;
+}
+
+static int do_fithaw(void *dir)
+{
+	while (!af_fithaw(dir))
+		;
+	return 0;
+}
+
+static void disk_remove(const char *name)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), NULLB "/%s/power", name);
+	write_str(path, "0");
+	snprintf(path, sizeof(path), NULLB "/%s", name);
+	rmdir(path);
+}
+
+int af_cleanup(void)
+{
+	bool stuck = false;
+	struct item *it;
+	int i, bad = 0;
+
+	if (!access(TRACE, F_OK)) {
+		write_str(TRACE "/tracing_on", "0");
+		rmdir(TRACE);
+	}
+
+	for (i = 0; i < sh->nr; i++)
+		if (sh->item[i].kind == CHILD)
+			kill(sh->item[i].pid, SIGKILL);
+
+	for (i = sh->nr - 1; i >= 0; i--) {
+		struct af_disk d;
+
+		it = &sh->item[i];
+		if (it->kind == DM) {
+			memset(&d, 0, sizeof(d));
+			snprintf(d.name, sizeof(d.name), "%.31s", it->name);
+			af_dm_resume(&d);
+		} else if (it->kind == MOUNT) {
+			af_bounded(5, do_fithaw, it->name);
+		}
+	}
+
+	/* Tasks that were stuck in a frozen filesystem can die now. */
+	for (i = sh->nr - 1; i >= 0; i--) {
+		it = &sh->item[i];
+		if (it->kind != CHILD)
+			continue;
+		if (wait_pid(it->pid, 10) == -ETIMEDOUT) {
+			af_log("task %d (%s) does not end", it->pid, it->name);
+			bad++;
+		}
+		it->kind = FREE;
+	}
+
+	for (i = sh->nr - 1; i >= 0; i--) {
+		struct af_disk d;
+		int ret = 0, try;
+
+		it = &sh->item[i];
+		memset(&d, 0, sizeof(d));
+		snprintf(d.name, sizeof(d.name), "%.31s", it->name);
+		snprintf(d.node, sizeof(d.node), "%.63s", it->old);
+		switch (it->kind) {
+		case MOUNT:
+			ret = af_bounded(20, do_umount, it->name);
+			if (ret) {
+				/* leave it on its devices, it's lost anyway */
+				umount2(it->name, MNT_DETACH);
+				stuck = true;
+			}
+			break;
+		case LOOP:
+			ret = stuck ? -EBUSY : af_loop_detach(&d);
+			break;
+		case DM:
+			if (stuck)
+				ret = -EBUSY;
+			for (try = 0; !stuck && try < 50; try++) {
+				ret = af_dm_remove(&d);
+				if (ret != -EBUSY)
+					break;
+				af_sleep_ms(100);
+			}
+			break;
+		case DISK:
+			if (stuck)
+				ret = -EBUSY;
+			else
+				disk_remove(it->name);
+			break;
+		case SETTING:
+			ret = write_str(it->name, it->old);
+			break;
+		default:
+			break;
+		}
+		if (ret) {
+			af_log("cleaning up %s: %s", it->name, strerror(-ret));
+			bad++;
+		}
+		it->kind = FREE;
+	}
+	sh->nr = 0;
+	return bad;
+}
+
+/* --- disks ---------------------------------------------------------------- */
+
+static int disk_fill(struct af_disk *d)
+{
+	char path[128], buf[64];
+	unsigned int ma, mi;
+	int ret;
+
+	snprintf(path, sizeof(path), "/sys/class/block/%s/dev",
+		 strrchr(d->node, '/') + 1);
+	ret = af_read(path, buf, sizeof(buf));
+	if (ret)
+		return ret;
+	if (sscanf(buf, "%u:%u", &ma, &mi) != 2)
+		return -EINVAL;
+	d->dev = makedev(ma, mi);
+	snprintf(path, sizeof(path), "/sys/class/block/%s/size",
+		 strrchr(d->node, '/') + 1);
+	d->sectors = af_read_long(path);
+	return 0;
+}
+
+static int disk_attr(struct af_disk *d, const char *attr, unsigned long val)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), NULLB "/%s/%s", d->name, attr);
+	return af_write(path, "%lu", val);
+}
+
+int af_disk_create(struct af_disk *d, const char *name,
+		   const struct af_disk_opts *o)
+{
+	static const struct af_disk_opts defaults;
+	char path[128];
+	int ret;
+
+	if (!o)
+		o = &defaults;
+	memset(d, 0, sizeof(*d));
+	snprintf(d->name, sizeof(d->name), "%s-%u", name, ++sh->serial);
+	snprintf(d->node, sizeof(d->node), "/dev/%s", d->name);
+	snprintf(path, sizeof(path), NULLB "/%s", d->name);
+	if (mkdir(path, 0755))
+		return -errno;
+	remember(DISK, d->name);
+
+	ret = disk_attr(d, "memory_backed", 1);
+	ret = ret ?: disk_attr(d, "size", o->mb ?: 320);
+	/* no discard: null_blk never starts one that is bigger than its budget */
+	if (o->mbps)
+		ret = ret ?: disk_attr(d, "mbps", o->mbps);
+	if (o->cache_mb)
+		ret = ret ?: disk_attr(d, "cache_size", o->cache_mb);
+	if (o->latency_ns) {
+		ret = ret ?: disk_attr(d, "irqmode", 2);
+		ret = ret ?: disk_attr(d, "completion_nsec", o->latency_ns);
+	}
+	ret = ret ?: disk_attr(d, "power", 1);
+	ret = ret ?: disk_fill(d);
+	return ret;
+}
+
+int af_disk_unplug(struct af_disk *d)
+{
+	return disk_attr(d, "power", 0);
+}
+
+int af_loop_attach(struct af_disk *d, const char *file)
+{
+	struct loop_config cfg = { .block_size = 512 };
+	int ctl, lo, i, ret = 0;
+
+	memset(d, 0, sizeof(*d));
+	ctl = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	if (ctl < 0)
+		return -errno;
+	i = open(file, O_RDWR | O_CLOEXEC);
+	if (i < 0) {
+		ret = -errno;
+		goto out;
+	}
+	cfg.fd = i;
+	i = ioctl(ctl, LOOP_CTL_GET_FREE);
+	if (i < 0) {
+		ret = -errno;
+		goto out_file;
+	}
+	snprintf(d->name, sizeof(d->name), "loop%d", i);
+	snprintf(d->node, sizeof(d->node), "/dev/loop%d", i);
+	lo = open(d->node, O_RDWR | O_CLOEXEC);
+	if (lo < 0 || ioctl(lo, LOOP_CONFIGURE, &cfg)) {
+		ret = -errno;
+	} else {
+		struct item *it = remember(LOOP, d->name);
+
+		snprintf(it->old, sizeof(it->old), "%s", d->node);
+		ret = disk_fill(d);
+	}
+	if (lo >= 0)
+		close(lo);
+out_file:
+	close(cfg.fd);
+out:
+	close(ctl);
+	return ret;
+}
+
+int af_loop_detach(struct af_disk *d)
+{
+	int fd, ret = 0;
+
+	fd = open(d->node, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (ioctl(fd, LOOP_CLR_FD, 0))
+		ret = -errno;
+	close(fd);
+	if (!ret)
+		forget(LOOP, d->name);
+	return ret;
+}
+
+static int dm_ioctl(const char *name, unsigned long cmd, unsigned int flags,
+		    const char *table, dev_t *dev)
+{
+	static char buf[16384] __attribute__((aligned(8)));
+	struct dm_ioctl *dmi = (void *)buf;
+	size_t at = sizeof(*dmi);
+	int fd, ret = 0;
+
+	memset(buf, 0, sizeof(buf));
+	dmi->version[0] = DM_VERSION_MAJOR;
+	dmi->data_size = sizeof(buf);
+	dmi->data_start = sizeof(*dmi);
+	dmi->flags = flags;
+	snprintf(dmi->name, sizeof(dmi->name), "%s", name);
+
+	while (table && *table) {
+		struct dm_target_spec *spec = (void *)(buf + at);
+		unsigned long long first, len;
+		int n, eol = strcspn(table, "\n");
+		char *params;
+
+		if (sscanf(table, "%llu %llu %15s %n", &first, &len,
+			   spec->target_type, &n) != 3)
+			return -EINVAL;
+		spec->sector_start = first;
+		spec->length = len;
+		params = (char *)(spec + 1);
+		if (n < eol)
+			memcpy(params, table + n, eol - n);
+		at += (sizeof(*spec) + (n < eol ? eol - n : 0) + 1 + 7) & ~7UL;
+		spec->next = at - ((char *)spec - buf);
+		dmi->target_count++;
+		table += eol;
+		table += *table == '\n';
+	}
+
+	fd = open("/dev/mapper/control", O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (ioctl(fd, cmd, dmi))
+		ret = -errno;
+	else if (dev)
+		*dev = makedev((dmi->dev >> 8) & 0xfff,
+			       (dmi->dev & 0xff) | ((dmi->dev >> 12) & 0xfff00));
+	close(fd);
+	return ret;
+}
+
+int af_dm_load(struct af_disk *d, const char *table)
+{
+	return dm_ioctl(d->name, DM_TABLE_LOAD, 0, table, NULL);
+}
+
+int af_dm_resume(struct af_disk *d)
+{
+	return dm_ioctl(d->name, DM_DEV_SUSPEND, 0, NULL, NULL);
+}
+
+int af_dm_suspend(struct af_disk *d, bool lockfs, bool flush)
+{
+	return dm_ioctl(d->name, DM_DEV_SUSPEND, DM_SUSPEND_FLAG |
+			(lockfs ? 0 : DM_SKIP_LOCKFS_FLAG) |
+			(flush ? 0 : DM_NOFLUSH_FLAG), NULL, NULL);
+}
+
+int af_dm_remove(struct af_disk *d)
+{
+	int ret = dm_ioctl(d->name, DM_DEV_REMOVE, 0, NULL, NULL);
+
+	if (ret == -ENXIO)
+		ret = 0;
+	if (!ret)
+		forget(DM, d->name);
+	return ret;
+}
+
+int af_dm_create(struct af_disk *d, const char *name, const char *table)
+{
+	dev_t dev;
+	int ret;
+
+	memset(d, 0, sizeof(*d));
+	snprintf(d->name, sizeof(d->name), "%s-%u", name, ++sh->serial);
+	ret = dm_ioctl(d->name, DM_DEV_CREATE, 0, NULL, &dev);
+	if (ret)
+		return ret;
+	remember(DM, d->name);
+	snprintf(d->node, sizeof(d->node), "/dev/dm-%u", minor(dev));
+	ret = af_dm_load(d, table);
+	ret = ret ?: af_dm_resume(d);
+	ret = ret ?: disk_fill(d);
+	return ret;
+}
+
+int af_dm_linear(struct af_disk *d, const char *name,
+		 const struct af_disk *under)
+{
+	char table[128];
+
+	snprintf(table, sizeof(table), "0 %llu linear %u:%u 0",
+		 (unsigned long long)under->sectors, major(under->dev),
+		 minor(under->dev));
+	return af_dm_create(d, name, table);
+}
+
+/* --- filesystems ---------------------------------------------------------- */
+
+int af_mkfs(const char *fs, const char *node, const char *opts)
+{
+	const char *def = "", *env = "";
+
+	opts = opts ?: "";
+	/*
+	 * mkfs.xfs writes zeroes to all of its log, 64 MB and more of memory
+	 * here, and allows a smaller one only to the filesystems of tests.
+	 */
+	if (!strcmp(fs, "xfs")) {
+		env = "TEST_DIR=1 TEST_DEV=1 QA_CHECK_FS=1";
+		def = strstr(opts, "-l ") ? "-f -q" : "-f -q -l size=16m";
+	} else if (!strncmp(fs, "ext", 3)) {
+		def = "-F -q -E lazy_itable_init=0,lazy_journal_init=0";
+	}
+	return af_run(60, "%s mkfs.%s %s %s %s", env, fs, def, opts, node);
+}
+
+int af_mount(const char *fs, const char *node, const char *name,
+	     const char *opts, char *dir)
+{
+	unsigned long flags = 0;
+	char rest[256] = "", copy[256], *p, *save;
+
+	snprintf(copy, sizeof(copy), "%s", opts ?: "");
+	for (p = strtok_r(copy, ",", &save); p; p = strtok_r(NULL, ",", &save)) {
+		if (!strcmp(p, "ro")) {
+			flags |= MS_RDONLY;
+			continue;
+		}
+		if (*rest)
+			strcat(rest, ",");
+		strcat(rest, p);
+	}
+	snprintf(dir, 128, "%s", af_dir(name));
+	if (mount(node, dir, fs, flags, rest))
+		return -errno;
+	remember(MOUNT, dir);
+	return 0;
+}
+
+int af_umount(const char *dir)
+{
+	int ret = af_bounded(30, do_umount, (void *)dir);
+
+	if (!ret)
+		forget(MOUNT, dir);
+	return ret;
+}
+
+int af_fsck(const char *fs, const char *node, const char *opts)
+{
+	if (!strcmp(fs, "xfs"))
+		return af_run(60, "xfs_repair -n %s %s", opts ?: "", node);
+	return af_run(60, "e2fsck -fn %s %s", opts ?: "", node);
+}
+
+static int dir_ioctl(const char *dir, unsigned long cmd)
+{
+	int fd, ret = 0;
+
+	fd = open(dir, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (ioctl(fd, cmd, 0))
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+int af_fifreeze(const char *dir)
+{
+	return dir_ioctl(dir, FIFREEZE);
+}
+
+int af_fithaw(const char *dir)
+{
+	return dir_ioctl(dir, FITHAW);
+}
+
+static int do_write_file(void *dir)
+{
+	char path[256];
+	int fd, ret = 0;
+
+	snprintf(path, sizeof(path), "%s/af-writable", (char *)dir);
+	fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, path, sizeof(path)) < 0 || fsync(fd))
+		ret = -errno;
+	close(fd);
+	unlink(path);
+	return ret;
+}
+
+int af_writable(const char *dir, unsigned int seconds)
+{
+	return af_bounded(seconds, do_write_file, (void *)dir);
+}
+
+int af_writer(void *dir)
+{
+	static char buf[65536];
+	char path[256];
+	int fd, i, n;
+
+	for (n = 0;; n++) {
+		snprintf(path, sizeof(path), "%s/af-writer.%d.%d", (char *)dir,
+			 getpid(), n % 8);
+		fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+		if (fd < 0)
+			return -errno;
+		for (i = 0; i < 32; i++) {
+			memset(buf, n + i, sizeof(buf));
+			if (write(fd, buf, sizeof(buf)) < 0 && errno != ENOSPC)
+				return -errno;
+		}
+		if (n % 4 == 0 && fsync(fd) && errno != ENOSPC)
+			return -errno;
+		close(fd);
+	}
+}
+
+/* --- suspend -------------------------------------------------------------- */
+
+/*
+ * Have the clock wake the machine.  An alarm that comes too early, because
+ * freezing takes long, must end the transition, or nothing wakes the machine:
+ * that is what wakeup_count is for.
+ */
+static int arm_alarm(unsigned int seconds)
+{
+	char count[32];
+	int ret;
+
+	write_str(RTC, "0");
+	ret = af_write(RTC, "+%u", seconds);
+	ret = ret ?: af_read("/sys/power/wakeup_count", count, sizeof(count));
+	return ret ?: write_str("/sys/power/wakeup_count", count);
+}
+
+static int do_cycle(void *arg)
+{
+	struct af_cycle *c = arg;
+	unsigned int wake = c->wake;
+	int64_t t, asleep;
+	time_t alarm = 0;
+
+	do {
+		if (wake) {
+			sh->error = arm_alarm(wake);
+			if (sh->error)
+				return 0;
+			alarm = time(NULL) + wake;
+			wake *= 3;
+		}
+		t = af_now_ms();
+		asleep = af_asleep_ms();
+		sh->error = write_str("/sys/power/state", c->state);
+	} while (sh->error == -EBUSY && wake && wake < 100 &&
+		 time(NULL) + 1 >= alarm);
+	sh->ms = af_now_ms() - t;
+	sh->slept_ms = af_asleep_ms() - asleep;
+	return 0;
+}
+
+int af_cycle_start(struct af_cycle *c)
+{
+	struct item *it;
+	int ret;
+
+	c->state = c->state ?: "mem";
+	c->test = c->test ?: "freezer";
+	c->deadline = c->deadline ?: 30;
+
+	ret = af_set("/sys/power/pm_test", "%s", c->wake ? "none" : c->test);
+	if (ret)
+		return ret;
+	af_set("/sys/module/suspend/parameters/pm_test_delay", "%u", c->delay);
+	af_set("/sys/module/hibernate/parameters/pm_test_delay", "%u", c->delay);
+	sh->error = -ETIMEDOUT;
+	it = remember(CHILD, "transition");
+	c->pid = start(do_cycle, c);
+	it->pid = c->pid;
+	return c->pid < 0 ? c->pid : 0;
+}
+
+int af_cycle_wait(struct af_cycle *c, unsigned int seconds)
+{
+	c->error = af_wait(c->pid, seconds);
+	if (c->error == -ETIMEDOUT)
+		return c->error;
+	c->error = sh->error;
+	c->ms = sh->ms;
+	c->slept_ms = sh->slept_ms;
+	return c->error;
+}
+
+int af_cycle(struct af_cycle *c)
+{
+	int ret = af_cycle_start(c);
+
+	if (ret)
+		return c->error = ret;
+	return af_cycle_wait(c, c->deadline);
+}
+
+int af_suspend(unsigned int delay)
+{
+	struct af_cycle c = { .delay = delay };
+
+	return af_cycle(&c);
+}
+
+long af_stat(const char *name)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/sys/power/suspend_stats/%s", name);
+	return af_read_long(path);
+}
+
+/* --- what happened meanwhile ---------------------------------------------- */
+
+/* dev_t as the kernel has it inside, where trace filters see it. */
+static unsigned int kdev(dev_t dev)
+{
+	return major(dev) << 20 | minor(dev);
+}
+
+static int trace_clear(void)
+{
+	int fd = open(TRACE "/trace", O_WRONLY | O_TRUNC | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	close(fd);
+	return 0;
+}
+
+int af_trace_arm(const struct af_disk *d, unsigned int n)
+{
+	char filter[1024] = "(";
+	unsigned int i;
+	int ret;
+
+	for (i = 0; i < n; i++)
+		snprintf(filter + strlen(filter), sizeof(filter) - strlen(filter),
+			 "%sdev == %u", i ? " || " : "", kdev(d[i].dev));
+	snprintf(filter + strlen(filter), sizeof(filter) - strlen(filter),
+		 ") && (rwbs ~ \"*W*\" || rwbs ~ \"*D*\" || rwbs ~ \"F*\" || rwbs ~ \"Z*\")");
+
+	if (mkdir(TRACE, 0755) && errno != EEXIST)
+		return -errno;
+	ret = write_str(TRACE "/tracing_on", "0");
+	ret = ret ?: trace_clear();
+	ret = ret ?: write_str(TRACE "/buffer_size_kb", "2048");
+	ret = ret ?: write_str(TRACE "/events/block/block_rq_issue/filter", filter);
+	ret = ret ?: write_str(TRACE "/events/block/block_bio_queue/filter", filter);
+	ret = ret ?: write_str(TRACE "/events/printk/console/filter",
+			       "msg ~ \"*Freezing*\"");
+	/* The trigger counts down to 0 and then has to be set anew. */
+	write_str(TRACE "/events/power/suspend_resume/trigger", "!traceoff");
+	ret = ret ?: write_str(TRACE "/events/power/suspend_resume/trigger",
+			       "traceoff:1 if action == \"thaw_processes\" && start == 1");
+	ret = ret ?: af_trace_event("power/suspend_resume");
+	ret = ret ?: af_trace_event("block/block_rq_issue");
+	ret = ret ?: af_trace_event("block/block_bio_queue");
+	ret = ret ?: af_trace_event("printk/console");
+	ret = ret ?: write_str(TRACE "/tracing_on", "1");
+	return ret;
+}
+
+int af_trace_event(const char *event)
+{
+	char path[160];
+
+	snprintf(path, sizeof(path), TRACE "/events/%s/enable", event);
+	return write_str(path, "1");
+}
+
+/* "task-pid [cpu] flags seconds.microseconds: event: ..." */
+static double line_time(const char *line)
+{
+	const char *p = strchr(line, ']');
+
+	p = p ? strstr(p, ": ") : NULL;
+	if (!p)
+		return 0;
+	while (p > line && p[-1] != ' ')
+		p--;
+	return atof(p);
+}
+
+int af_trace_window(const struct af_disk *d, struct af_window *w)
+{
+	char line[512], rq[64], bio[64];
+	double begin = 0, t;
+	FILE *f;
+
+	memset(w, 0, sizeof(*w));
+	snprintf(rq, sizeof(rq), "block_rq_issue: %u,%u ", major(d->dev),
+		 minor(d->dev));
+	snprintf(bio, sizeof(bio), "block_bio_queue: %u,%u ", major(d->dev),
+		 minor(d->dev));
+	f = fopen(TRACE "/trace", "r");
+	if (!f)
+		return -errno;
+	while (fgets(line, sizeof(line), f)) {
+		t = line_time(line);
+		/*
+		 * The last of these before the thaw is when all is frozen; a
+		 * hibernation has only the messages.
+		 */
+		if (strstr(line, "suspend_resume: freeze_processes[0] end") ||
+		    strstr(line, "Freezing user space processes completed") ||
+		    strstr(line, "Freezing filesystems completed")) {
+			begin = t;
+			w->writes = 0;
+			w->first[0] = 0;
+		} else if (strstr(line, "suspend_resume: thaw_processes[0] begin")) {
+			w->seen = begin > 0;
+			w->us = (t - begin) * 1e6;
+			break;
+		} else if (begin && (strstr(line, rq) || strstr(line, bio))) {
+			if (!w->writes++)
+				snprintf(w->first, sizeof(w->first), "%.*s",
+					 (int)strcspn(line, "\n"), line);
+		}
+	}
+	fclose(f);
+	return 0;
+}
+
+void af_trace_dump(unsigned int lines)
+{
+	char line[512];
+	FILE *f = fopen(TRACE "/trace", "r");
+
+	while (f && lines && fgets(line, sizeof(line), f)) {
+		if (line[0] == '#')
+			continue;
+		printf("# %s", line);
+		lines--;
+	}
+	if (f)
+		fclose(f);
+}
+
+int af_trace_find(const char *what, long *pos, char *line, size_t size)
+{
+	FILE *f = fopen(TRACE "/trace", "r");
+	long nr = 0;
+	int ret = -ENOENT;
+
+	if (!f)
+		return -errno;
+	while (fgets(line, size, f)) {
+		if (nr++ < *pos || line[0] == '#' || !strstr(line, what))
+			continue;
+		*pos = nr;
+		line[strcspn(line, "\n")] = 0;
+		ret = 0;
+		break;
+	}
+	fclose(f);
+	return ret;
+}
+
+int af_klog_mark(struct af_klog *k)
+{
+	memset(k, 0, sizeof(*k));
+	k->fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (k->fd < 0)
+		return -errno;
+	lseek(k->fd, 0, SEEK_END);
+	return 0;
+}
+
+static void klog_read(struct af_klog *k)
+{
+	char rec[8192], *text;
+	ssize_t n;
+	size_t len;
+
+	for (;;) {
+		n = read(k->fd, rec, sizeof(rec) - 1);
+		if (n < 0 && errno == EPIPE)
+			continue;	/* records were overwritten */
+		if (n <= 0)
+			break;
+		rec[n] = 0;
+		text = strchr(rec, ';');
+		if (!text)
+			continue;
+		text++;
+		len = strcspn(text, "\n");
+		k->text = realloc(k->text, k->len + len + 2);
+		memcpy(k->text + k->len, text, len);
+		k->len += len;
+		k->text[k->len++] = '\n';
+		k->text[k->len] = 0;
+	}
+}
+
+const char *af_klog_find(struct af_klog *k, const char *what)
+{
+	static char line[512];
+	char *p;
+
+	klog_read(k);
+	p = k->text ? strstr(k->text, what) : NULL;
+	if (!p)
+		return NULL;
+	while (p > k->text && p[-1] != '\n')
+		p--;
+	snprintf(line, sizeof(line), "%.*s", (int)strcspn(p, "\n"), p);
+	return line;
+}
+
+const char *af_klog_splat(struct af_klog *k)
+{
+	static const char * const bad[] = {
+		"WARNING:", "BUG:", "Oops:", "kernel BUG", "INFO: task ",
+		"possible recursive locking", "possible circular locking",
+		"possible deadlock", "soft lockup", "UBSAN:",
+	};
+	const char *line;
+	unsigned int i;
+
+	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		line = af_klog_find(k, bad[i]);
+		if (line)
+			return line;
+	}
+	return NULL;
+}
+
+void af_klog_end(struct af_klog *k)
+{
+	if (k->fd >= 0)
+		close(k->fd);
+	free(k->text);
+	memset(k, 0, sizeof(*k));
+	k->fd = -1;
+}
