@@ -43,6 +43,7 @@ struct load {
 	unsigned int id;
 	char dir[128];
 	pid_t pid;
+	unsigned int pause_us;		/* after each block, else as fast as it can */
 	volatile unsigned int file;	/* the file being written */
 	volatile unsigned int done;	/* blocks of it that are written */
 	volatile int error;		/* why the writer gave up */
@@ -85,6 +86,12 @@ static inline int load_open(struct load *l, int flags)
 	return open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | flags, 0600);
 }
 
+static inline void load_pause(const struct load *l)
+{
+	if (l->pause_us)
+		usleep(l->pause_us);
+}
+
 static inline int load_write_file(struct load *l, int fd)
 {
 	/* O_DIRECT likes it aligned, and bigger than one block */
@@ -100,11 +107,13 @@ static inline int load_write_file(struct load *l, int fd)
 		if (l->kind == LOAD_FSYNC && fsync(fd))
 			return -errno;
 		l->done += n;
+		load_pause(l);
 	}
 	return 0;
 }
 
 struct load_advice {
+	const struct load *load;
 	void *map;
 	volatile bool stop;
 };
@@ -119,8 +128,11 @@ static void *load_advise(void *arg)
 	struct load_advice *a = arg;
 	unsigned int i;
 
-	for (i = 0; !a->stop; i++)
+	for (i = 0; !a->stop; i++) {
 		madvise(a->map, LOAD_BLOCKS * LOAD_BLOCK, advice[i % 3]);
+		if (i % 16 == 0)
+			load_pause(a->load);
+	}
 	return NULL;
 }
 
@@ -137,12 +149,14 @@ static inline int load_mmap_file(struct load *l, int fd)
 		   MAP_SHARED, fd, 0);
 	if (map == MAP_FAILED)
 		return -errno;
+	a.load = l;
 	a.map = map;
 	if (advise && pthread_create(&thread, NULL, load_advise, &a))
 		return -EAGAIN;
 	while (l->done < LOAD_BLOCKS) {
 		load_fill(l, l->file, l->done, map + l->done * LOAD_BLOCK);
 		l->done++;
+		load_pause(l);
 	}
 	if (advise) {
 		a.stop = true;
@@ -232,6 +246,7 @@ static inline int load_ring_batch(struct load *l, struct load_ring *r, int fd,
 		__atomic_store_n(r->cq_head, head, __ATOMIC_RELEASE);
 	}
 	l->done += LOAD_DEPTH;
+	load_pause(l);
 	return 0;
 }
 
@@ -272,11 +287,14 @@ static int load_run(void *arg)
 	return ret;
 }
 
-/* @l must be in memory shared with the children, see load_alloc(). */
+/*
+ * @l must be in memory shared with the children, see load_alloc().  Only
+ * l->pause_us may have been set before.
+ */
 static inline int load_start(struct load *l, enum load_kind kind,
 			     unsigned int id, const char *dir)
 {
-	memset(l, 0, sizeof(*l));
+	l->file = l->done = l->error = 0;
 	l->kind = kind;
 	l->id = id;
 	snprintf(l->dir, sizeof(l->dir), "%s", dir);

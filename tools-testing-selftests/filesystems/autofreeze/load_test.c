@@ -75,7 +75,7 @@ static void cycles_under(struct __test_metadata *_metadata,
 		ASSERT_EQ(0, load_start(&self->load[i], kind == LOAD_KINDS ? i : kind, i, self->dir));
 
 	for (n = 0; n < cycles; n++) {
-		af_sleep_ms(300);
+		af_sleep_ms(200);
 		EXPECT_EQ(0, af_cycle(c)) {
 			TH_LOG("cycle %u of %u after %ld ms", n + 1, cycles, c->ms);
 		}
@@ -92,7 +92,7 @@ static void cycles_under(struct __test_metadata *_metadata,
 
 	for (i = 0; i < nloads; i++)
 		before[i] = load_progress(&self->load[i]);
-	af_sleep_ms(1500);
+	af_sleep_ms(1000);
 	for (i = 0; i < nloads; i++)
 		EXPECT_LT(before[i], load_progress(&self->load[i]));
 
@@ -116,7 +116,7 @@ TEST_F_TIMEOUT(load, suspend_succeeds_under_##name, 180)		\
 {									\
 	struct af_cycle c = { .test = "freezer" };			\
 									\
-	cycles_under(_metadata, self, variant, kind, 5, &c);		\
+	cycles_under(_metadata, self, variant, kind, 3, &c);		\
 }
 
 CYCLES_UNDER(buffered_writers, LOAD_BUFFERED)
@@ -134,7 +134,7 @@ TEST_F_TIMEOUT(load, suspend_to_ram_succeeds_under_all_writers, 300)
 
 	if (access("/sys/class/rtc/rtc0/wakealarm", W_OK))
 		SKIP(return, "needs an RTC that can wake the machine");
-	cycles_under(_metadata, self, variant, LOAD_KINDS, 2, &c);
+	cycles_under(_metadata, self, variant, LOAD_KINDS, 1, &c);
 }
 
 /* As a user without any rights, wait for data that never comes. */

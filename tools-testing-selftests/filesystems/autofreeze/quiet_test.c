@@ -5,7 +5,7 @@
  *
  * The load leaves dirty pages behind when its tasks freeze, and the flusher,
  * which is never frozen, is set to write them within 200 ms.  The machine then
- * stays frozen for two seconds, and what reaches the devices is counted with the
+ * stays frozen for a second, and what reaches the devices is counted with the
  * block tracepoints.  A kernel that only freezes tasks writes here.
  *
  * The knob for other filesystems stays at 0.
@@ -114,7 +114,7 @@ static int check_quiet(struct __test_metadata *_metadata,
 		       FIXTURE_DATA(quiet) *self, const char *state,
 		       const char *test)
 {
-	struct af_cycle c = { .state = state, .test = test, .delay = 2,
+	struct af_cycle c = { .state = state, .test = test, .delay = 1,
 			      .deadline = 60 };
 	struct af_window w;
 	unsigned int i;
@@ -132,7 +132,7 @@ static int check_quiet(struct __test_metadata *_metadata,
 			       self->disk[i].name, w.first);
 		}
 		/* the window was there, and long enough for the flusher */
-		EXPECT_GT(w.us, 1500000);
+		EXPECT_GT(w.us, 900000);
 		af_log("%s: %u writes in %ld ms", self->disk[i].name, w.writes,
 		       w.us / 1000);
 	}
@@ -148,7 +148,7 @@ TEST_F_TIMEOUT(quiet, no_write_between_freeze_and_thaw, 120)
 		ASSERT_EQ(0, check_quiet(_metadata, self, "mem", "freezer"));
 		for (i = 0; i < NLOADS; i++)
 			before[i] = load_progress(&self->load[i]);
-		af_sleep_ms(2000);
+		af_sleep_ms(1000);
 		/* and the writers go on after it */
 		for (i = 0; i < NLOADS; i++)
 			EXPECT_LT(before[i], load_progress(&self->load[i]));
@@ -165,36 +165,6 @@ TEST_F_TIMEOUT(quiet, no_write_between_freeze_and_thaw_in_hibernation, 120)
 	if (access("/sys/power/disk", W_OK))
 		SKIP(return, "needs CONFIG_HIBERNATION");
 	ASSERT_EQ(0, check_quiet(_metadata, self, "disk", "freezer"));
-}
-
-/* The image is written and loaded again, with the writers in it. */
-TEST_F_TIMEOUT(quiet, writers_go_on_after_test_resume, 240)
-{
-	struct af_cycle c = { .state = "disk", .test = "none", .deadline = 150 };
-	unsigned long before[NLOADS];
-	unsigned int i;
-	const char *why = NULL;
-	char buf[16];
-
-	/* not af_setup(), which would start from scratch */
-	if (af_read("/sys/power/resume", buf, sizeof(buf)) || !strcmp(buf, "0:0"))
-		why = "needs active swap and /sys/power/resume";
-	else if (af_set("/sys/power/disk", "test_resume"))
-		why = "needs CONFIG_HIBERNATION";
-	if (why)
-		SKIP(return, "%s", why);
-
-	ASSERT_EQ(0, af_cycle(&c));
-	for (i = 0; i < NLOADS; i++)
-		before[i] = load_progress(&self->load[i]);
-	af_sleep_ms(2000);
-	for (i = 0; i < NLOADS; i++)
-		EXPECT_LT(before[i], load_progress(&self->load[i]));
-	for (i = 0; i < NLOADS; i++)
-		EXPECT_EQ(0, load_stop(&self->load[i]));
-	ASSERT_EQ(0, af_umount(self->dir));
-	if (!variant->mkfs_log)
-		EXPECT_EQ(0, af_fsck(variant->fs, self->disk[0].node, NULL));
 }
 
 TEST_HARNESS_MAIN

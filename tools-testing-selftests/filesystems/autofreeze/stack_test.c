@@ -12,7 +12,7 @@
 
 #define MB	(1024 * 1024LL)
 #define LEVELS	3
-#define CYCLES	5
+#define CYCLES	3
 
 FIXTURE(stack) {
 	struct af_disk disk[LEVELS];
@@ -113,7 +113,7 @@ TEST_F_TIMEOUT(stack, suspends_under_load_without_writes_and_losses, 180)
 	}
 	for (i = 0; i < n; i++)
 		before[i] = load_progress(&self->load[i]);
-	af_sleep_ms(2000);
+	af_sleep_ms(1000);
 	for (i = 0; i < n; i++)
 		EXPECT_LT(before[i], load_progress(&self->load[i]));
 	for (i = 0; i < n; i++)
