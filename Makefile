@@ -19,6 +19,7 @@ QEMU ?= qemu-system-x86_64
 # XDG_CACHE_HOME, where trees and objects are kept.
 
 export KDIR FLAVOUR JOBS ACCEL QEMU
+export AF_START := $(shell date +%s)
 unexport MAKEFLAGS MAKELEVEL
 run := sh scripts
 
@@ -46,5 +47,6 @@ doctor:	## installs what is missing (as root), or says what to install
 	@$(run)/need.sh
 clean:	## removes what is cached
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/autofreeze"
+	$(if $(KDIR),git -C $(KDIR) worktree prune)
 
 .PHONY: help run check smoke bisect mutants lint newest tree patches doctor clean

@@ -33,7 +33,7 @@ with_selftests()
 			[ -d "$d" ] || continue
 			d=${d#"$top/$selftests/"} d=${d%/}
 			[ -n "$(git -C "$tree" ls-tree "$c" "tools/testing/selftests/$d/")" ] || continue
-			GIT_INDEX_FILE=$index git -C "$tree" rm -q -r --cached "tools/testing/selftests/$d"
+			GIT_INDEX_FILE=$index git -C "$tree" rm -q -r -f --cached "tools/testing/selftests/$d"
 			git -C "$top" ls-files -c -o --exclude-standard "$selftests/$d" | sort -u |
 			while read -r f; do
 				[ -f "$top/$f" ] || continue

@@ -279,6 +279,29 @@ TEST_F_TIMEOUT(injected, suspend_goes_on_and_warns, 90)
 		EXPECT_EQ(0, af_writable(self->dir[i], 10));
 }
 
+/*
+ * Drivers return what they like.  An errno by which the kernel might tell
+ * itself something else is still the failure of a filesystem.
+ */
+TEST_F_TIMEOUT(injected, no_errno_is_taken_for_something_else, 180)
+{
+	static const int errors[] = {
+		-ESHUTDOWN, -ETIMEDOUT, -EAGAIN, -EINTR, -EBUSY, -EROFS,
+	};
+	struct af_klog log;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(errors); i++) {
+		ASSERT_EQ(0, af_klog_mark(&log));
+		ASSERT_EQ(0, inject_error(variant->func, errors[i], 1));
+		EXPECT_EQ(errors[i], hibernate());
+		EXPECT_EQ(1, count_named(&log, variant->fs, self->disk));
+		inject_nothing();
+		EXPECT_EQ(0, af_writable(self->dir[0], 10));
+		af_klog_end(&log);
+	}
+}
+
 /* --- filesystems that cannot write any more --------------------------------- */
 
 FIXTURE(dead) {

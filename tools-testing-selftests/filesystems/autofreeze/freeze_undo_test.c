@@ -9,7 +9,8 @@
  * A filesystem whose freeze was broken off works as before.  xfs stops its
  * background work when the freeze syncs it.  Here the sync fails after that,
  * because of a dirty page of the block device that can't be written: it belongs
- * to the part of the disk behind the end of the filesystem.
+ * to the part of the disk behind the end of the filesystem.  And a freeze that
+ * can't write metadata can be killed.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -247,6 +248,101 @@ TEST_F_TIMEOUT(sync_fails, next_freeze_succeeds, 90)
 	ASSERT_EQ(0, af_fifreeze(self->dir));
 	EXPECT_EQ(0, af_fithaw(self->dir));
 	expect_background_work(_metadata, self->dir);
+}
+
+/* --- metadata that can't be written ---------------------------------------- */
+
+FIXTURE(metadata_fails) {
+	struct af_disk disk, log, dm;
+	char dir[128];
+};
+
+static int dm_switch(struct af_disk *dm, const char *table)
+{
+	int ret = af_dm_load(dm, table);
+
+	ret = ret ?: af_dm_suspend(dm, false, true);
+	return ret ?: af_dm_resume(dm);
+}
+
+static int heal(FIXTURE_DATA(metadata_fails) *self)
+{
+	char table[128];
+
+	snprintf(table, sizeof(table), "0 %llu linear %u:%u 0",
+		 (unsigned long long)self->dm.sectors, major(self->disk.dev),
+		 minor(self->disk.dev));
+	return dm_switch(&self->dm, table);
+}
+
+/* With its log elsewhere, xfs does not shut down but retries, for ever. */
+FIXTURE_SETUP(metadata_fails)
+{
+	const char *why = af_setup(AF_NULL_BLK | AF_DM | AF_XFS);
+	struct af_disk_opts o = { .mb = 64 };
+	char opts[128], path[256];
+	int i;
+
+	if (why)
+		SKIP(return, "%s", why);
+	ASSERT_EQ(0, af_disk_create(&self->disk, "afmeta", NULL));
+	ASSERT_EQ(0, af_disk_create(&self->log, "afmetalog", &o));
+	ASSERT_EQ(0, af_dm_linear(&self->dm, "afmeta-dm", &self->disk));
+	snprintf(opts, sizeof(opts), "-l logdev=%s,size=32m", self->log.node);
+	ASSERT_EQ(0, af_mkfs("xfs", self->dm.node, opts));
+	snprintf(opts, sizeof(opts), "logdev=%s", self->log.node);
+	ASSERT_EQ(0, af_mount("xfs", self->dm.node, "mnt", opts, self->dir));
+	for (i = 0; i < 100; i++) {
+		snprintf(path, sizeof(path), "%s/dir%d", self->dir, i);
+		ASSERT_EQ(0, mkdir(path, 0700));
+	}
+	snprintf(path, sizeof(path), "0 %llu error",
+		 (unsigned long long)self->dm.sectors);
+	ASSERT_EQ(0, dm_switch(&self->dm, path));
+}
+
+FIXTURE_TEARDOWN_PARENT(metadata_fails)
+{
+	/* nothing ends while the disk fails */
+	heal(self);
+	EXPECT_EQ(0, af_cleanup());
+}
+
+/* What needs the log only, and is not cached by the test before. */
+static int make_dir(void *arg)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s/dir0/sub", (char *)arg);
+	return mkdir(path, 0700) ? -errno : 0;
+}
+
+static int fifreeze(void *dir)
+{
+	return af_fifreeze(dir);
+}
+
+TEST_F_TIMEOUT(metadata_fails, fifreeze_can_be_killed_and_writers_go_on, 90)
+{
+	pid_t pid = af_spawn(fifreeze, self->dir);
+
+	ASSERT_GT(pid, 0);
+	ASSERT_EQ(-ETIMEDOUT, af_wait(pid, 2));
+	EXPECT_EQ(-EINTR, af_kill(pid, 10));
+	EXPECT_EQ(0, af_bounded(10, make_dir, self->dir));
+	EXPECT_EQ(0, heal(self));
+	EXPECT_EQ(0, af_writable(self->dir, 20));
+}
+
+TEST_F_TIMEOUT(metadata_fails, writers_go_on_after_a_suspend, 90)
+{
+	struct af_cycle c = { .deadline = 30 };
+
+	ASSERT_EQ(0, af_set(AF_KNOB, "1"));
+	EXPECT_EQ(0, af_cycle(&c));
+	EXPECT_EQ(0, af_bounded(10, make_dir, self->dir));
+	EXPECT_EQ(0, heal(self));
+	EXPECT_EQ(0, af_writable(self->dir, 20));
 }
 
 TEST_HARNESS_MAIN

@@ -92,6 +92,29 @@ TEST_F_TIMEOUT(snapshot, closing_the_device_thaws_filesystems, 60)
 	EXPECT_EQ(NULL, af_klog_splat(&self->log));
 }
 
+/*
+ * What a task leaves behind may have to be removed from a frozen filesystem,
+ * here a file without a name that was opened after the snapshot device.
+ */
+static int freeze_and_exit(void *dir)
+{
+	int snap = open("/dev/snapshot", O_RDONLY | O_CLOEXEC);
+	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	if (snap < 0 || fd < 0 || write(fd, "data", 4) != 4 || fsync(fd))
+		return -errno;
+	return ioctl(snap, SNAPSHOT_FREEZE, 0) ? -errno : 0;
+}
+
+TEST_F_TIMEOUT(snapshot, holder_that_exits_thaws_filesystems, 60)
+{
+	close(self->fd);
+	EXPECT_EQ(0, af_bounded(20, freeze_and_exit, self->dir));
+	EXPECT_TRUE(becomes_unfrozen(self->dir, 5000));
+	EXPECT_EQ(0, af_writable(self->dir, 10));
+	EXPECT_EQ(NULL, af_klog_splat(&self->log));
+}
+
 TEST_F_TIMEOUT(snapshot, thaw_by_userspace_in_between_is_refused, 60)
 {
 	int thaw;

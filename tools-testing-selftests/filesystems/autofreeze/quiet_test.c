@@ -131,8 +131,8 @@ static int check_quiet(struct __test_metadata *_metadata,
 			TH_LOG("%u writes to %s, the first: %s", w.writes,
 			       self->disk[i].name, w.first);
 		}
-		/* the window was there, and long enough for the flusher */
-		EXPECT_GT(w.us, 900000);
+		/* long enough for the flusher, even where clocks are emulated */
+		EXPECT_GT(w.us, 400000);
 		af_log("%s: %u writes in %ld ms", self->disk[i].name, w.writes,
 		       w.us / 1000);
 	}

@@ -56,8 +56,8 @@
 /* A worker is tried to be created once a second (CREATE_COOLDOWN). */
 #define SETTLED_MS	1500
 #define SETTLE_MAX_MS	20000
-/* A rescuer is called after 10 ms and then every 100 ms. */
-#define PROMPT_MS	1000
+/* A rescuer is called after 10 ms and then every 100 ms; VMs may be starved. */
+#define PROMPT_MS	5000
 #define LOST_MS		10000
 
 static long now_ms(void)
