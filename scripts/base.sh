@@ -34,6 +34,7 @@ worktree()	# another one, and as old as the objects that may be copied into it
 }
 
 mkdir -p "$cache"
+[ -n "$SHA256" ] || [ -n "$KDIR" ] || echo "warning: using $VERSION in place of the version in BASE" >&2
 if [ -n "$KDIR" ]; then
 	repo=$KDIR
 	if [ ! -f "$work/base.commit" ]; then
@@ -57,7 +58,7 @@ else
 				fetch_deb "$PACKAGE" "$VERSION" "$cache/deb"
 			elif [ -n "$have" ]; then
 				new=$(echo "$have" | head -n 1)
-				echo "warning: the archive has no $PACKAGE $VERSION any more; using $new, for as long as the series applies" >&2
+				echo "warning: the archive has no $PACKAGE $VERSION any more; $new is used as long as the series applies" >&2
 				echo "$new" >"$cache/moved-$VERSION"
 				exec "$0" "$@"
 			else

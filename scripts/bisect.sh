@@ -56,7 +56,7 @@ boots()
 {
 	git -C "$scratch" checkout -q -f --detach "$1"
 	sh "$scripts/build.sh" "$scratch" || return 1
-	APPEND='' sh "$scripts/tests.sh" "$scratch" "$out/$2" || return 1
+	APPEND='' MAX_SECS=300 sh "$scripts/tests.sh" "$scratch" "$out/$2" || return 1
 	sed -n -E 's/^  (ok|not ok) [0-9]+ (.*)/\1 \2/p' "$out/$2/tests.ktap" | grep -v '# SKIP' | sort >"$3"
 }
 

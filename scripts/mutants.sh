@@ -27,7 +27,7 @@ on()		# TREE DIR: the tests of $red there
 	[ -f "$2/tests.ktap" ] || (
 		set --  "$1" "$2"
 		while read -r t; do set -- "$@" "$t"; done <"$out/red"
-		APPEND='' sh "$scripts/tests.sh" "$@"
+		APPEND='' MAX_SECS=300 sh "$scripts/tests.sh" "$@"
 	) >"$2.log" 2>&1 || { tail -n 20 "$2.log" >&2; die "could not run the tests (see $2.log)"; }
 }
 

@@ -5,6 +5,9 @@
 # kernel of TREE (so that one which hangs takes no other with it), and writes
 # OUT/tests.ktap.  TEST is the name of a binary, or "BINARY ARG..."; all when
 # there is none.
+#
+# MAX_SECS limits the time of each (where hangs are what is expected), APPEND
+# replaces what is added to the kernel's command line.
 . "$(dirname "$0")/lib.sh"
 
 tree=$1 out=$2
@@ -31,6 +34,7 @@ fi
 gcc -O2 -Wall -Wextra -Werror -static -o "$work/init" "$top/guest/init.c"
 sh "$scripts/initramfs.sh" tools "$work/tools.cpio" "$work/init"
 
+[ -z "$FLAVOUR" ] || export MEM=2G	# KASAN takes an eighth, and more
 accel=$(sh "$scripts/accel.sh" "$boot")
 [ $# -gt 0 ] || { eval "set -- $(sed 's/.*:\(.*\)/"\1"/' "$bin/kselftest-list.txt" | tr '\n' ' ')"; }
 
@@ -50,6 +54,7 @@ for t; do
 	fi
 	secs=$(sed -n 's/^timeout=//p' "$bin/$dir/settings" 2>/dev/null)
 	: "${secs:=45}"
+	[ "$secs" -le "${MAX_SECS:-$secs}" ] || secs=$MAX_SECS
 	mkdir -p "$vm"
 	echo "$secs $name $args" >"$vm/list"
 	find "$bin/$dir" -maxdepth 1 -type f -exec sh "$scripts/initramfs.sh" tests "$vm/initrd.tests" "$vm/list" {} +
