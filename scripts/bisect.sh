@@ -28,27 +28,29 @@ warnings()	# of the log $1, without line numbers
 	sed -n -E 's/^(\.\.\/)?([^: ]+):[0-9]+(:[0-9]+)?: (warning.*)/\2: \4/p' "$1" | sort -u
 }
 
-# the objects of what commit $1 touches
+# W=1 over the objects of what commit $1 touches, as they are in commit $2
+w1()
+{
+	# shellcheck disable=SC2046
+	set -- "$2" $(git -C "$scratch" diff --name-only --diff-filter=d "$1^" "$1" -- '*.c' | sed 's/c$/o/' |
+		while read -r f; do
+			[ ! -e "$series/$o/$f" ] || ! git -C "$scratch" cat-file -e "$2:${f%o}c" 2>/dev/null || echo "$f"
+		done)
+	git -C "$scratch" checkout -q -f --detach "$1" || return 1
+	shift
+	[ $# -gt 0 ] || return 0
+	AF_OBJECTS=o-w1 sh "$scripts/build.sh" "$scratch" W=1 "$@"
+}
+
 objects()
 {
-	touched=$(git -C "$scratch" diff --name-only --diff-filter=d "$1^" "$1" -- '*.c' | sed 's/c$/o/' |
-		grep -v '^tools/\|^Documentation/' || :)
-	[ -n "$touched" ] || return 0
-	for k in "$1^" "$1"; do
-		# shellcheck disable=SC2086
-		there=$(for f in $touched; do
-			git -C "$scratch" cat-file -e "$k:${f%o}c" 2>/dev/null && [ -e "$series/$o/$f" ] && echo "$f"
-		done)
-		: >"$out/w1"
-		if [ -n "$there" ]; then
-			git -C "$scratch" checkout -q -f --detach "$k"
-			# shellcheck disable=SC2086
-			AF_OBJECTS=o-w1 sh "$scripts/build.sh" "$scratch" W=1 $there >"$out/w1" 2>&1 ||
-				{ tail -n 20 "$out/w1"; return 1; }
-		fi
-		warnings "$out/w1" >"$out/w1-$([ "$k" = "$1" ] && echo new || echo old)"
-	done
-	! comm -13 "$out/w1-old" "$out/w1-new" | grep .
+	w1 "$1" "$1" >"$out/new.log" 2>&1 || { tail -n 20 "$out/new.log"; return 1; }
+	warnings "$out/new.log" >"$out/new"
+	[ -s "$out/new" ] || return 0
+	# what was there before is not this patch's
+	w1 "$1" "$1^" >"$out/old.log" 2>&1 || { tail -n 20 "$out/old.log"; return 1; }
+	warnings "$out/old.log" >"$out/old"
+	! comm -13 "$out/old" "$out/new" | grep .
 }
 
 # whole kernel, all tests: the results as lines "ok NAME" and "not ok NAME"

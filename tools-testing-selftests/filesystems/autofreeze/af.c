@@ -21,6 +21,7 @@
 #include <linux/fs.h>
 #include <linux/loop.h>
 
+#include "kselftest.h"
 #include "af.h"
 
 #define CONFIGFS	"/sys/kernel/config"
@@ -65,7 +66,7 @@ static struct item *remember(enum kind kind, const char *name)
 	/* Only the tail may be reused, the order matters. */
 	while (sh->nr > 0 && sh->item[sh->nr - 1].kind == FREE)
 		sh->nr--;
-	if (sh->nr == sizeof(sh->item) / sizeof(sh->item[0])) {
+	if (sh->nr == ARRAY_SIZE(sh->item)) {
 		af_log("too many things to clean up, increase the table");
 		abort();
 	}
@@ -189,7 +190,7 @@ const char *af_dir(const char *name)
 	return path;
 }
 
-int64_t af_now_ms(void)
+long long af_now_ms(void)
 {
 	struct timespec ts;
 
@@ -197,7 +198,7 @@ int64_t af_now_ms(void)
 	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
 }
 
-int64_t af_asleep_ms(void)
+long long af_asleep_ms(void)
 {
 	struct timespec m, b;
 
@@ -228,7 +229,7 @@ char af_task_state(pid_t pid)
 /* Works for any task, but only a child can tell how it ended. */
 static int wait_pid(pid_t pid, unsigned int seconds)
 {
-	int64_t end = af_now_ms() + seconds * 1000LL;
+	long long end = af_now_ms() + seconds * 1000LL;
 	unsigned int pause = 1;
 	int status;
 	char state;
@@ -380,7 +381,7 @@ bool af_have(const char *tool)
 	char path[128];
 	unsigned int i;
 
-	for (i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
+	for (i = 0; i < ARRAY_SIZE(dirs); i++) {
 		snprintf(path, sizeof(path), "%s/%s", dirs[i], tool);
 		if (!access(path, X_OK))
 			return true;
@@ -822,7 +823,7 @@ int af_dm_linear(struct af_disk *d, const char *name,
 	char table[128];
 
 	snprintf(table, sizeof(table), "0 %llu linear %u:%u 0",
-		 (unsigned long long)under->sectors, major(under->dev),
+		 under->sectors, major(under->dev),
 		 minor(under->dev));
 	return af_dm_create(d, name, table);
 }
@@ -975,7 +976,7 @@ static int do_cycle(void *arg)
 {
 	struct af_cycle *c = arg;
 	unsigned int wake = c->wake;
-	int64_t t, asleep;
+	long long t, asleep;
 	time_t alarm = 0;
 
 	do {
@@ -1260,7 +1261,7 @@ const char *af_klog_splat(struct af_klog *k)
 	const char *line;
 	unsigned int i;
 
-	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
 		line = af_klog_find(k, bad[i]);
 		if (line)
 			return line;

@@ -109,8 +109,8 @@ int af_kill(pid_t pid, unsigned int seconds);
 /* State letter of a task as in /proc/PID/stat ('R', 'S', 'D', 'Z'), 0 if gone. */
 char af_task_state(pid_t pid);
 
-int64_t af_now_ms(void);	/* CLOCK_MONOTONIC: stands still in suspend */
-int64_t af_asleep_ms(void);	/* CLOCK_BOOTTIME - CLOCK_MONOTONIC */
+long long af_now_ms(void);	/* CLOCK_MONOTONIC: stands still in suspend */
+long long af_asleep_ms(void);	/* CLOCK_BOOTTIME - CLOCK_MONOTONIC */
 void af_sleep_ms(unsigned int ms);
 
 /* --- disks ---------------------------------------------------------------- */
@@ -119,7 +119,7 @@ struct af_disk {
 	char name[32];		/* nullb name, dm name or loopN */
 	char node[64];		/* /dev/... */
 	dev_t dev;
-	uint64_t sectors;	/* of 512 bytes */
+	unsigned long long sectors;	/* of 512 bytes */
 };
 
 struct af_disk_opts {
@@ -181,8 +181,11 @@ struct af_cycle {
 	const char *state;	/* "mem", "freeze", "disk"; default "mem" */
 	const char *test;	/* level of pm_test, default "freezer" */
 	unsigned int delay;	/* seconds to stay there (pm_test_delay) */
-	unsigned int wake;	/* > 0: no pm_test, RTC alarm that far ahead, or
-				 * later if freezing takes longer than that */
+	/*
+	 * > 0: no pm_test, but an RTC alarm that many seconds ahead, or later
+	 * if freezing takes longer than that
+	 */
+	unsigned int wake;
 	unsigned int deadline;	/* seconds until it counts as hung, default 30 */
 	/* out */
 	int error;		/* -errno of the write to /sys/power/state */

@@ -26,7 +26,7 @@ static const struct {
 	{ LOAD_URING_DIRECT, 1 },
 };
 
-#define NLOADS		(sizeof(loads) / sizeof(loads[0]))
+#define NLOADS		ARRAY_SIZE(loads)
 
 /* Writers that leave something of the two processors to the suspend. */
 #define PAUSE_US	2000
@@ -84,7 +84,7 @@ TEST_F_TIMEOUT(cycles, many_suspends_under_all_writers_without_a_failure, 880)
 {
 	unsigned int wanted = from_env("AF_CYCLES", 200);
 	unsigned int seconds = from_env("AF_CYCLES_SECONDS", 780);
-	int64_t begin = af_now_ms();
+	long long begin = af_now_ms();
 	unsigned long before[NLOADS];
 	struct af_cycle c = { .delay = 0 };
 	unsigned int i, n;
@@ -109,7 +109,7 @@ TEST_F_TIMEOUT(cycles, many_suspends_under_all_writers_without_a_failure, 880)
 			break;
 		if ((n + 1) % 50 == 0)
 			af_log("%u cycles in %lld s", n + 1,
-			       (long long)(af_now_ms() - begin) / 1000);
+			       (af_now_ms() - begin) / 1000);
 	}
 	EXPECT_EQ(0, c.error) {
 		TH_LOG("cycle %u after %ld ms", n + 1, c.ms);
@@ -120,9 +120,10 @@ TEST_F_TIMEOUT(cycles, many_suspends_under_all_writers_without_a_failure, 880)
 	EXPECT_EQ(wanted, n);
 	if (n) {
 		qsort(ms, n, sizeof(*ms), compare);
-		af_log("%u of %u cycles without a failure in %lld s; ms each: least %ld, median %ld, 95%% %ld, most %ld",
-		       n, wanted, (long long)(af_now_ms() - begin) / 1000, ms[0],
-		       ms[n / 2], ms[n * 95 / 100], ms[n - 1]);
+		af_log("%u of %u cycles without a failure in %lld s", n, wanted,
+		       (af_now_ms() - begin) / 1000);
+		af_log("ms each: least %ld, median %ld, 95%% %ld, most %ld",
+		       ms[0], ms[n / 2], ms[n * 95 / 100], ms[n - 1]);
 	}
 
 	for (i = 0; i < NLOADS; i++)

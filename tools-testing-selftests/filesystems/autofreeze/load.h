@@ -49,19 +49,21 @@ struct load {
 	volatile int error;		/* why the writer gave up */
 };
 
-static inline uint64_t load_word(const struct load *l, unsigned int file,
-				 unsigned int block, unsigned int i)
+static inline unsigned long long load_word(const struct load *l,
+					   unsigned int file,
+					   unsigned int block, unsigned int i)
 {
-	uint64_t x = ((uint64_t)l->id << 48) ^ ((uint64_t)file << 24) ^ block;
+	unsigned long long x = l->id;
 
+	x = (x << 48) ^ ((unsigned long long)file << 24) ^ block;
 	x *= 0x9e3779b97f4a7c15ULL;
-	return x ^ (x >> 29) ^ ((uint64_t)i << 1 | 1);
+	return x ^ (x >> 29) ^ ((unsigned long long)i << 1 | 1);
 }
 
 static inline void load_fill(const struct load *l, unsigned int file,
 			     unsigned int block, void *buf)
 {
-	uint64_t *p = buf;
+	unsigned long long *p = buf;
 	unsigned int i;
 
 	for (i = 0; i < LOAD_BLOCK / 8; i++)
@@ -223,7 +225,7 @@ static inline int load_ring_batch(struct load *l, struct load_ring *r, int fd,
 		sqe->fd = fd;
 		sqe->addr = (uintptr_t)(buf + i * LOAD_BLOCK);
 		sqe->len = LOAD_BLOCK;
-		sqe->off = (uint64_t)(l->done + i) * LOAD_BLOCK;
+		sqe->off = (l->done + i) * (unsigned long long)LOAD_BLOCK;
 		r->sq_array[tail & *r->sq_mask] = tail & *r->sq_mask;
 	}
 	__atomic_store_n(r->sq_tail, tail, __ATOMIC_RELEASE);
@@ -294,7 +296,9 @@ static int load_run(void *arg)
 static inline int load_start(struct load *l, enum load_kind kind,
 			     unsigned int id, const char *dir)
 {
-	l->file = l->done = l->error = 0;
+	l->file = 0;
+	l->done = 0;
+	l->error = 0;
 	l->kind = kind;
 	l->id = id;
 	snprintf(l->dir, sizeof(l->dir), "%s", dir);
@@ -325,7 +329,7 @@ static inline unsigned long load_progress(const struct load *l)
 static inline int load_verify_file(const struct load *l, unsigned int file,
 				   unsigned int blocks)
 {
-	uint64_t buf[LOAD_BLOCK / 8];
+	unsigned long long buf[LOAD_BLOCK / 8];
 	unsigned int b, i;
 	char path[192];
 	int fd, ret = 0;
@@ -343,7 +347,7 @@ static inline int load_verify_file(const struct load *l, unsigned int file,
 		for (i = 0; i < LOAD_BLOCK / 8; i++)
 			if (buf[i] != load_word(l, file, b, i)) {
 				af_log("%s: block %u of %u, word %u: %llx", path,
-				       b, blocks, i, (unsigned long long)buf[i]);
+				       b, blocks, i, buf[i]);
 				ret = -EILSEQ;
 				break;
 			}

@@ -175,4 +175,27 @@ TEST_F_TIMEOUT(background, writes_nothing_on_a_read_only_mount, 120)
 	expect_work_done(_metadata, self);
 }
 
+/* Quotacheck at mount writes.  It must be done with it when the mount is. */
+TEST_F_TIMEOUT(background, writes_nothing_after_a_read_only_mount_with_quotacheck, 120)
+{
+	struct disk_io before, after;
+	int ret;
+
+	leave_work(_metadata, self);
+	ASSERT_EQ(0, af_umount(self->dir));
+	ret = af_mount("xfs", self->disk.node, "mnt", "ro,uquota,gquota",
+		       self->dir);
+	if (ret == -EINVAL)
+		SKIP(return, "needs CONFIG_XFS_QUOTA");
+	ASSERT_EQ(0, ret);
+	before = disk_io(&self->disk);
+	/* the inode shrinker pushes what is left to write */
+	ASSERT_EQ(0, af_run(30, "find %s >/dev/null", self->dir));
+	ASSERT_EQ(0, af_write("/proc/sys/vm/drop_caches", "2"));
+	af_sleep_ms(1000);
+	after = disk_io(&self->disk);
+	EXPECT_EQ(before.writes, after.writes);
+	EXPECT_EQ(0, af_umount(self->dir));
+}
+
 TEST_HARNESS_MAIN
