@@ -8,6 +8,14 @@ tree=$1
 shift
 [ $# -gt 0 ] || set -- bzImage
 cd "$tree"
+# The base's objects are a start, when what differs is newer than they are.
+# (Never the other way round, and never between two that both differ from it.)
+if [ ! -d "$o" ] && [ "$tree" != "$base" ] && [ -f "$base/$o/vmlinux" ]; then
+	rm -rf "$o.new"
+	cp -a --reflink=auto "$base/$o" "$o.new"
+	git diff --name-only "$(cat "$work/base.commit")" | xargs -r touch -c
+	mv "$o.new" "$o"
+fi
 mkdir -p "$o"
 
 kmake() { make O="$o" CC="ccache gcc" HOSTCC="ccache gcc" -j"$JOBS" "$@"; }

@@ -85,7 +85,7 @@ must tools sh "$scripts/need.sh"
 lock
 must base sh "$scripts/base.sh"
 must apply sh "$scripts/apply.sh"
-must build sh "$scripts/build-series.sh"
+must build step "$RESULTS/build-series.log" "building the series" sh "$scripts/build.sh" "$series"
 if [ "$what" = smoke ]; then
 	must selftests sh "$scripts/tests.sh" "$series" "$RESULTS" "$@"
 else

@@ -13,7 +13,7 @@ PATH=$PATH:/usr/sbin:/sbin
 
 top=$(cd "$(dirname "$0")/.." && pwd)
 scripts=$top/scripts
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/autofreeze
+cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/autofreeze
 : "${KDIR:=}" "${FLAVOUR:=}" "${JOBS:=$(nproc)}" "${AF_START:=$(date +%s)}"
 export AF_START
 

@@ -12,7 +12,7 @@ sh "$scripts/apply.sh"
 mkdir -p "$RESULTS"
 step "$RESULTS/build-base.log" "building the base (10 minutes on 2 cores the first time)" \
 	sh "$scripts/build.sh" "$base"
-sh "$scripts/build-series.sh"
+step "$RESULTS/build-series.log" "building the series" sh "$scripts/build.sh" "$series"
 for k in base series; do
 	say "the show: $k"
 	sh "$scripts/show.sh" "$work/$k/$o/arch/x86/boot/bzImage" "$RESULTS/show-$k"

@@ -17,11 +17,11 @@
 #include "kselftest_harness.h"
 #include "af_fail.h"
 
-#define FREEZE_TIMEOUT_MS	2000
+#define FREEZE_TIMEOUT_MS	1000
 /* Slow machines thaw, print and schedule slowly; still far below a hang. */
 #define SLACK_MS		4000
 /* A wakeup has to end the freeze within 100 ms; the rest is for the thaw. */
-#define WAKEUP_SLACK_MS		1500
+#define WAKEUP_SLACK_MS		1000
 
 FIXTURE(stuck) {
 	struct af_disk under, disk, other;
@@ -160,7 +160,7 @@ TEST_F_TIMEOUT(stuck, wakeup_ends_a_stuck_write_back_at_once, 120)
 	ASSERT_EQ(0, af_set("/sys/power/pm_freeze_timeout", "20000"));
 	ASSERT_EQ(0, make_dirty(self->dir, "dirty", 4));
 	ASSERT_EQ(0, af_dm_suspend(&self->disk, false, false));
-	ASSERT_EQ(0, wakeup_arm(&w, 2000));
+	ASSERT_EQ(0, wakeup_arm(&w, 1000));
 	EXPECT_EQ(-EBUSY, af_cycle(&c));
 	late = af_now_ms() - w.at_ms;
 	wakeup_end(&w);
@@ -180,7 +180,7 @@ TEST_F_TIMEOUT(stuck, wakeup_ends_a_stuck_freeze_fs_at_once, 120)
 
 	ASSERT_EQ(0, af_set("/sys/power/pm_freeze_timeout", "20000"));
 	ASSERT_EQ(0, af_dm_suspend(&self->disk, false, false));
-	ASSERT_EQ(0, wakeup_arm(&w, 2000));
+	ASSERT_EQ(0, wakeup_arm(&w, 1000));
 	EXPECT_GT(0, af_cycle(&c));
 	late = af_now_ms() - w.at_ms;
 	wakeup_end(&w);
@@ -195,7 +195,7 @@ TEST_F_TIMEOUT(stuck, wakeup_ends_a_stuck_freeze_fs_at_once, 120)
 /* --- slow is not stuck ------------------------------------------------------- */
 
 #define SLOW_MBPS	12
-#define SLOW_DIRTY_MB	60	/* 5 s of it */
+#define SLOW_DIRTY_MB	36	/* 3 s of it */
 
 FIXTURE(slow) {
 	struct af_disk disk;

@@ -149,8 +149,8 @@ TEST_F_TIMEOUT(snapshot, nothing_is_written_until_it_lets_go, 90)
 	af_sleep_ms(1500);
 	err = ioctl(self->fd, SNAPSHOT_CREATE_IMAGE, &in_suspend) ? -errno : 0;
 	image = disk_io(&self->disk);
-	/* longer than the interval in which a journal commits */
-	af_sleep_ms(7000);
+	/* all in all longer than the interval in which a journal commits */
+	af_sleep_ms(4500);
 	later = disk_io(&self->disk);
 	ioctl(self->fd, SNAPSHOT_FREE, 0);
 	ASSERT_EQ(0, ioctl(self->fd, SNAPSHOT_UNFREEZE, 0));
@@ -429,7 +429,7 @@ TEST_F_TIMEOUT(resumed, writers_and_open_files_go_on, 240)
 
 	ASSERT_EQ(0, af_write("/sys/power/disk", "test_resume"));
 	for (round = 0; round < 2; round++) {
-		af_sleep_ms(1000);
+		af_sleep_ms(500);
 		ASSERT_EQ(0, af_cycle(&c));
 		af_log("hibernated and resumed in %ld ms", c.ms);
 		EXPECT_NE(NULL, af_klog_find(&self->log, "Freezing filesystems completed"));
@@ -438,7 +438,7 @@ TEST_F_TIMEOUT(resumed, writers_and_open_files_go_on, 240)
 		EXPECT_EQ(8, pwrite(fd, "nameless", 8, 4096));
 		for (i = 0; i < WRITERS; i++)
 			progress[i] = load_progress(&self->load[i]);
-		af_sleep_ms(2000);
+		af_sleep_ms(1000);
 		for (i = 0; i < WRITERS; i++) {
 			EXPECT_LT(progress[i], load_progress(&self->load[i]))
 				TH_LOG("writer %d stands still", i);

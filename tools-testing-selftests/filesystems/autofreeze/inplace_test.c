@@ -267,7 +267,7 @@ TEST_F_TIMEOUT(inplace, hibernation_works_when_it_only_needs_to_run_on, 90)
 {
 	struct af_cycle c = { .state = "disk", .deadline = 25 };
 
-	ASSERT_EQ(0, af_set("/sys/power/pm_freeze_timeout", "8000"));
+	ASSERT_EQ(0, af_set("/sys/power/pm_freeze_timeout", "4000"));
 	set(self->server->release, WHEN_THAWED);
 	EXPECT_EQ(0, af_cycle(&c));
 	af_log("hibernation took %ld ms, the server was thawed %d times", c.ms,
@@ -280,7 +280,7 @@ TEST_F_TIMEOUT(inplace, suspend_works_when_it_only_needs_to_run_on, 90)
 {
 	struct af_cycle c = { .deadline = 25 };
 
-	ASSERT_EQ(0, af_set("/sys/power/pm_freeze_timeout", "8000"));
+	ASSERT_EQ(0, af_set("/sys/power/pm_freeze_timeout", "4000"));
 	set(self->server->release, WHEN_THAWED);
 	EXPECT_EQ(0, af_cycle(&c));
 	af_log("suspend took %ld ms, the server was thawed %d times", c.ms,
@@ -293,10 +293,10 @@ TEST_F_TIMEOUT(inplace, suspend_works_when_the_server_never_answers, 90)
 {
 	struct af_cycle c = { .deadline = 25 };
 
-	ASSERT_EQ(0, af_set("/sys/power/pm_freeze_timeout", "2000"));
+	ASSERT_EQ(0, af_set("/sys/power/pm_freeze_timeout", "1000"));
 	EXPECT_EQ(0, af_cycle(&c));
 	af_log("suspend took %ld ms", c.ms);
-	EXPECT_GT(2000 + 4000, c.ms);
+	EXPECT_GT(1000 + 4000, c.ms);
 	EXPECT_TRUE(freeze_failure_named(&self->log, variant->fs, &self->disk));
 	/* other writers are not kept out by the freeze that was given up */
 	EXPECT_EQ(0, af_writable(self->dir, 10));
@@ -307,12 +307,12 @@ TEST_F_TIMEOUT(inplace, hibernation_fails_in_time_when_the_server_never_answers,
 {
 	struct af_cycle c = { .state = "disk", .deadline = 25 };
 
-	ASSERT_EQ(0, af_set("/sys/power/pm_freeze_timeout", "2000"));
+	ASSERT_EQ(0, af_set("/sys/power/pm_freeze_timeout", "1000"));
 	EXPECT_NE(0, af_cycle(&c));
 	af_log("hibernation took %ld ms and returned %d", c.ms, c.error);
 	/* a hang is no failure in time: nothing was measured then */
 	ASSERT_LT(0, c.ms);
-	EXPECT_GT(2000 + 4000, c.ms);
+	EXPECT_GT(1000 + 4000, c.ms);
 	EXPECT_TRUE(freeze_failure_named(&self->log, variant->fs, &self->disk));
 	EXPECT_EQ(0, af_writable(self->dir, 10));
 	expect_all_is_over(_metadata, self);
@@ -332,7 +332,7 @@ TEST_F_TIMEOUT(inplace, wakeup_ends_the_wait_for_it_at_once, 90)
 	af_log("returned %lld ms after the event", late);
 	ASSERT_LE(0, late)
 		TH_LOG("it did not wait at all");
-	EXPECT_GT(1500, late);
+	EXPECT_GT(1000, late);
 	EXPECT_EQ(0, af_writable(self->dir, 10));
 	expect_all_is_over(_metadata, self);
 }

@@ -14,8 +14,8 @@
 #include "kselftest_harness.h"
 #include "af_fail.h"
 
-#define DELAY_MS		3000
-#define FREEZE_TIMEOUT_MS	2000
+#define DELAY_MS		1500
+#define FREEZE_TIMEOUT_MS	1000
 #define SLACK_MS		4000
 
 /* A task that notes when it was last kept from running for long. */
