@@ -13,6 +13,7 @@ $(newest_source)
 END
 [ -n "${package:-}" ] || die "found no linux-source-* in sid and experimental"
 say "the newest is $package $version"
+[ -n "$KDIR" ] || ! dpkg --compare-versions "$version" lt "$VERSION" || say "(which is older than the base, $VERSION)"
 dir=$cache/newest/$version
 if [ ! -f "$dir/done" ]; then
 	rm -rf "$cache/newest"
@@ -22,8 +23,11 @@ if [ ! -f "$dir/done" ]; then
 	rm -f "$dir"/*.deb
 	: >"$dir/done"
 fi
-cp -a --reflink=auto "$dir/linux" "$dir/try"
-trap 'rm -rf "$dir/try"' EXIT
+# a copy of the files that the series touches
+rm -rf "$dir/try"
+mkdir "$dir/try"
+(cd "$top" && patches | xargs sed -n 's|^+++ b/||p') | sort -u | (cd "$dir/linux" && xargs ls -d 2>/dev/null || :) |
+	(cd "$dir/linux" && cpio -pdm --quiet ../try)
 bad=0
 for p in $(patches); do
 	rc=0

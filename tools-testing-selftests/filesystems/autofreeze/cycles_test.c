@@ -9,6 +9,7 @@
  * The knob is at 1, so a kernel that freezes filesystems before user tasks fails
  * in one of the first cycles, in the shared mappings that are madvise()d.
  */
+#define _GNU_SOURCE
 #include "kselftest_harness.h"
 #include "load.h"
 

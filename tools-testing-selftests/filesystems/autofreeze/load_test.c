@@ -10,6 +10,7 @@
  * that one cannot be frozen.  And splice() from an empty pipe waits for data
  * with the filesystem held against freezing, for as long as it likes.
  */
+#define _GNU_SOURCE
 #include <grp.h>
 #include <sys/stat.h>
 

@@ -7,6 +7,7 @@
  * The one task that runs while everything is frozen is the one that hibernates
  * through /dev/snapshot, so that one tries.
  */
+#define _GNU_SOURCE
 #include <linux/suspend_ioctls.h>
 #include <sys/ioctl.h>
 

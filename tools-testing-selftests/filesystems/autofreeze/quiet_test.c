@@ -10,6 +10,7 @@
  *
  * The knob for other filesystems stays at 0.
  */
+#define _GNU_SOURCE
 #include "kselftest_harness.h"
 #include "load.h"
 

@@ -12,6 +12,7 @@
  * that hibernates through /dev/snapshot can read it meanwhile.  (Frozen by
  * userspace: see freeze_undo_test.)
  */
+#define _GNU_SOURCE
 #include <dirent.h>
 #include <linux/suspend_ioctls.h>
 #include <sys/ioctl.h>

@@ -7,6 +7,7 @@
  * The stacks are mounted from the bottom up, so that the reverse of the order of
  * mounting is the right one.
  */
+#define _GNU_SOURCE
 #include "kselftest_harness.h"
 #include "load.h"
 
