@@ -12,7 +12,7 @@ missing()
 		git:git ccache:ccache cpio:cpio rsync:rsync quilt:quilt busybox:busybox-static \
 		qemu-system-x86_64:qemu-system-x86 mkfs.xfs:xfsprogs e2fsck:e2fsprogs dmsetup:dmsetup \
 		shellcheck:shellcheck sparse:sparse codespell:codespell flock:util-linux \
-		/usr/include/libelf.h:libelf-dev /usr/include/liburing.h:liburing-dev \
+		/usr/include/libelf.h:libelf-dev \
 		/usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring; do
 		case $x in
 		/*)	[ -e "${x%:*}" ] ;;
