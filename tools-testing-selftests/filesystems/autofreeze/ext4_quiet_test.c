@@ -31,8 +31,9 @@ static struct counts count(const struct af_disk *d)
 
 	snprintf(path, sizeof(path), "/sys/block/%s/stat", d->name);
 	af_read(path, buf, sizeof(buf));
-	sscanf(buf, "%*u %*u %*u %*u %lu %*u %lu %*u %*u %*u %*u %lu %*u %*u %*u %lu",
-	       &c.writes, &c.sectors, &c.discards, &c.flushes);
+	if (sscanf(buf, "%*u %*u %*u %*u %lu %*u %lu %*u %*u %*u %*u %lu %*u %*u %*u %lu",
+		   &c.writes, &c.sectors, &c.discards, &c.flushes) != 4)
+		af_log("cannot read %s", path);
 	return c;
 }
 
