@@ -211,6 +211,9 @@ FIXTURE_SETUP(suspended)
 	if (ret == -ENODEV)
 		SKIP(return, "%s is not served by this kernel", variant->type);
 	ASSERT_EQ(0, ret);
+	snprintf(opts, sizeof(opts), "/sys/fs/ext4/%s", self->disk.name);
+	if (access(opts, F_OK))
+		SKIP(return, "%s is not served by ext4", variant->type);
 }
 
 FIXTURE_TEARDOWN_PARENT(suspended)
