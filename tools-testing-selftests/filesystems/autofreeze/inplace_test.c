@@ -112,6 +112,9 @@ static void serve(struct server *s, struct fuse_in_header *ih)
 	case FUSE_INTERRUPT:
 		break;
 	case FUSE_FLUSH:
+		/* Never again, or an exit waits for a server that is frozen. */
+		answer(s, ih->unique, -ENOSYS, NULL, 0);
+		break;
 	case FUSE_RELEASE:
 	case FUSE_RELEASEDIR:
 		answer(s, ih->unique, 0, NULL, 0);

@@ -128,4 +128,76 @@ TEST_F_TIMEOUT(stack, suspends_under_load_without_writes_and_losses, 180)
 	af_klog_end(&k);
 }
 
+FIXTURE(loop) {
+	struct af_disk slow, disk, loop;
+	char slow_dir[128], dir[128];
+};
+
+/* Of the file of the loop device. */
+FIXTURE_VARIANT(loop) {
+	const char *fs;
+};
+
+FIXTURE_VARIANT_ADD(loop, xfs) { .fs = "xfs" };
+FIXTURE_VARIANT_ADD(loop, ext4) { .fs = "ext4" };
+
+/*
+ * The slow filesystem is the older one and so the last to freeze: the flusher
+ * has time to write to the loop device with its file frozen already.
+ */
+FIXTURE_SETUP(loop)
+{
+	struct af_disk_opts slow = { .mb = 128, .latency_ns = 30 * 1000 * 1000 };
+	const char *why = af_setup(AF_NULL_BLK | AF_LOOP | AF_XFS | AF_EXT4);
+	char path[192];
+
+	if (why)
+		SKIP(return, "%s", why);
+	ASSERT_EQ(0, af_disk_create(&self->slow, "afslow", &slow));
+	ASSERT_EQ(0, af_mkfs("ext4", self->slow.node, NULL));
+	ASSERT_EQ(0, af_mount("ext4", self->slow.node, "slow", NULL,
+			      self->slow_dir));
+	ASSERT_EQ(0, af_disk_create(&self->disk, "afdisk", NULL));
+	ASSERT_EQ(0, af_mkfs(variant->fs, self->disk.node, NULL));
+	ASSERT_EQ(0, af_mount(variant->fs, self->disk.node, "disk", NULL,
+			      self->dir));
+	snprintf(path, sizeof(path), "%s/image", self->dir);
+	ASSERT_EQ(0, make_file(path, 64 * MB));
+	ASSERT_EQ(0, af_loop_attach(&self->loop, path));
+	ASSERT_EQ(0, af_set("/proc/sys/vm/dirty_writeback_centisecs", "2"));
+	ASSERT_EQ(0, af_set("/proc/sys/vm/dirty_expire_centisecs", "2"));
+	ASSERT_EQ(0, af_set("/sys/power/pm_freeze_timeout", "3000"));
+}
+
+FIXTURE_TEARDOWN_PARENT(loop)
+{
+	EXPECT_EQ(0, af_cleanup());
+}
+
+/* Writes to the page cache of the device, which nothing freezes. */
+static int dirty_device(void *node)
+{
+	static char data[65536];
+	int fd = open(node, O_WRONLY | O_CLOEXEC);
+	off_t pos = 0;
+
+	while (fd >= 0 && pwrite(fd, data, sizeof(data), pos) > 0)
+		pos = (pos + sizeof(data)) % (64 * MB);
+	return -errno;
+}
+
+TEST_F_TIMEOUT(loop, write_back_to_a_frozen_file_does_not_hold_up_suspend, 90)
+{
+	unsigned int cycle;
+	char path[192];
+
+	ASSERT_LT(0, af_spawn(dirty_device, self->loop.node));
+	snprintf(path, sizeof(path), "%s/dirty", self->slow_dir);
+	for (cycle = 0; cycle < 8; cycle++) {
+		ASSERT_EQ(0, make_file(path, 65536 + cycle));
+		af_sleep_ms(500);
+		ASSERT_EQ(0, af_suspend(0));
+	}
+}
+
 TEST_HARNESS_MAIN
