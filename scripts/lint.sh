@@ -60,7 +60,7 @@ checkpatch()
 		sed "s|^|$p: |" "$done"
 	done >"$out/checkpatch.all"
 	! sed 's/^[^ ]*: //' "$out/checkpatch.all" | paste -d '|' - "$out/checkpatch.all" |
-		grep -vE "$accepted" | cut -d '|' -f 2-
+		grep -vE "$accepted" | cut -d '|' -f 2- | grep .
 }
 
 round_trip() { sh "$scripts/patches.sh" check; }
