@@ -12,13 +12,15 @@ SMOKE ?= owner_test quiet_test
 # tree, patches: the git tree to work on
 TREE ?= $(CURDIR)/linux
 JOBS ?= $(shell nproc)
+# at a time; else one for two CPUs, and two at least
+GUESTS ?=
 # kvm or tcg; else a probe decides
 ACCEL ?=
 QEMU ?= qemu-system-x86_64
 # From the environment, too: RESULTS, the folder of the run (results/TIME), and
 # XDG_CACHE_HOME, where trees and objects are kept.
 
-export KDIR FLAVOUR JOBS ACCEL QEMU
+export KDIR FLAVOUR JOBS GUESTS ACCEL QEMU
 export AF_START := $(shell date +%s)
 unexport MAKEFLAGS MAKELEVEL
 run := sh scripts

@@ -3,12 +3,13 @@
 #
 # Is every prefix of the series fit to be the end of a bisection?  For each: the
 # files that its last patch touches build without a new warning (W=1), the
-# kernel builds, boots, and passes the tests that it should.  A test should pass
-# from the first prefix on that passes it: what passed once has to pass in
-# each prefix after it.  "objects" leaves it at the first of these, which is
-# what fits into make check.
+# kernel builds, boots, and passes the tests that it should: those that lines
+# "# passes: BINARY [ARG...]" above a patch in the file series name, from there
+# on to the end.  "objects" leaves it at the first of these, which is what fits
+# into make check.
 #
-# Each result is kept under the tree's id and that of what it was tested with.
+# Each result is kept under the tree's id, or the kernel's, and that of what it
+# was tested with.
 . "$(dirname "$0")/lib.sh"
 only=${1:-}
 
@@ -53,50 +54,93 @@ objects()
 	! comm -13 "$out/old" "$out/new" | grep .
 }
 
-# whole kernel, all tests: the results as lines "ok NAME" and "not ok NAME"
-boots()
+# The tests that should pass with the first $1 patches: a whole program stands
+# for parts of it
+wanted()
 {
-	git -C "$scratch" checkout -q -f --detach "$1"
-	sh "$scripts/build.sh" "$scratch" || return 1
-	APPEND='' MAX_SECS=300 sh "$scripts/tests.sh" "$scratch" "$out/$2" || return 1
-	sed -n -E 's/^  (ok|not ok) [0-9]+ (.*)/\1 \2/p' "$out/$2/tests.ktap" | grep -v '# SKIP' | sort >"$3"
+	awk -v n="$1" '/^# passes: / { new[++k] = substr($0, 11); next }
+		/^#|^[[:space:]]*$/ { next }
+		{ last = k; if (++i == n) exit }
+		END {
+			for (k = 1; k <= last; k++) if (split(new[k], w, " ") == 1) whole[new[k]] = 1
+			for (k = 1; k <= last; k++) {
+				split(new[k], w, " ")
+				if (!seen[new[k]]++ && (new[k] == w[1] || !whole[w[1]])) print new[k]
+			}
+		}' "$top/series"
+}
+
+# The tests of the list FILE with the kernel BZIMAGE: $out/N.results
+boots()		# BZIMAGE N FILE
+{
+	eval "set -- \"$1\" $2 $(sed 's/.*/"&"/' "$3" | tr '\n' ' ')"
+	image=$1 dir=$out/$2 results=$out/$2.results
+	shift 2
+	APPEND='' MAX_SECS=150 GUESTS=$((JOBS > 2 ? JOBS : 3)) sh "$scripts/tests.sh" "$image" "$dir" "$@" || return 1
+	for t; do
+		tail -n 1 "$dir/$(name_of "$t")/ktap"
+	done >"$results"
 }
 
 n=0 bad=0
 count=$(git -C "$scratch" rev-list --count "$(cat "$work/base.commit")..$tip")
 { echo "KTAP version 1"; echo "1..$count"; } >"$RESULTS/bisect.ktap"
-: >"$out/passed"
-for c in $(git -C "$scratch" rev-list --reverse "$(cat "$work/base.commit")..$tip"); do
-	n=$((n + 1)) why=''
-	name=$(patches | sed -n "${n}p")
-	tree=$(git -C "$scratch" rev-parse --short=12 "$c^{tree}")
-	id=$(printf %02d $n)
-	stamp=$stamps/$tree-$(git -C "$scratch" rev-parse --short=12 "$c^^{tree}")-$setup.w1
-	if [ ! -f "$stamp" ]; then
-		say "bisect $n/$count: objects of $name"
-		objects "$c" >"$out/$id-w1.log" 2>&1 && : >"$stamp" ||
-			why="new warnings or errors, see $id-w1.log"
+
+# The tests of one prefix run while the next one is built
+running=''
+finish()
+{
+	[ -n "$was" ] || return 0
+	text="objects only"
+	if [ -n "$running" ]; then
+		wait "$running" || why="the tests did not run, see $was.log"
+		running=''
+		[ -n "$why" ] || cp "$out/$was.results" "$stamp"
+		rm -f "$out/$was.bzImage"
 	fi
-	stamp=$stamps/$tree-$setup-$tests.results
-	if [ -z "$only" ] && [ -z "$why" ] && [ ! -f "$stamp" ]; then
-		say "bisect $n/$count: kernel and tests of $name"
-		if boots "$c" "$id" "$out/results" >"$out/$id.log" 2>&1; then
-			cp "$out/results" "$stamp"
-		else
-			why="does not build, see $id.log"
-		fi
-	fi
-	if [ -f "$stamp" ]; then
-		cp "$stamp" "$out/$id.results"
-		grep -q '^ok' "$stamp" || why="boots no guest"
-		lost=$(sed -n 's/^not ok //p' "$stamp" | sed 's/ #.*//' | grep -xF -f "$out/passed" | head -n 3 | tr '\n' ' ')
-		[ -z "$lost" ] || why="fails what passed before: $lost"
-		sed -n 's/^ok //p' "$stamp" | sort -u - "$out/passed" -o "$out/passed"
+	if [ -z "$only" ] && [ -z "$why" ]; then
+		cp "$stamp" "$out/$was.results"
 		text="$(grep -c '^ok' "$stamp" || :) of $(wc -l <"$stamp") tests pass"
-	else
-		text="objects only"
+		! grep -qv '^ok' "$stamp" || why="fails $(sed -n 's/^not ok [0-9]* //p' "$stamp" | tr '\n' ' ')"
 	fi
 	[ -z "$why" ] && v=ok || { v="not ok" bad=1 text=$why; }
-	echo "$v $n $name: $text" | tee -a "$RESULTS/bisect.ktap"
+	echo "$v ${was#0} $name: $text" | tee -a "$RESULTS/bisect.ktap"
+}
+
+was=''
+for c in $(git -C "$scratch" rev-list --reverse "$(cat "$work/base.commit")..$tip"); do
+	n=$((n + 1)) new_why=''
+	new_name=$(patches | sed -n "${n}p")
+	tree=$(git -C "$scratch" rev-parse --short=12 "$c^{tree}")
+	id=$(printf %02d $n)
+	w1=$stamps/$tree-$(git -C "$scratch" rev-parse --short=12 "$c^^{tree}")-$setup.w1
+	if [ ! -f "$w1" ]; then
+		say "bisect $n/$count: objects of $new_name"
+		objects "$c" >"$out/$id-w1.log" 2>&1 && : >"$w1" ||
+			new_why="new warnings or errors, see $id-w1.log"
+	fi
+	new_stamp=''
+	if [ -z "$only" ] && [ -z "$new_why" ]; then
+		wanted $n >"$out/$id.wanted"
+		say "bisect $n/$count: kernel and $(wc -l <"$out/$id.wanted") tests of $new_name"
+		git -C "$scratch" checkout -q -f --detach "$c"
+		if sh "$scripts/build.sh" "$scratch" >"$out/$id-build.log" 2>&1; then
+			cp "$(image "$scratch")" "$out/$id.bzImage"
+			# what changes nothing in the kernel has been tested
+			new_stamp=$stamps/$(cat "$out/$id.bzImage" "$out/$id.wanted" | sha1sum | cut -c 1-20)-$setup-$tests.results
+		else
+			new_why="does not build, see $id-build.log"
+		fi
+	fi
+	finish
+	was=$id name=$new_name why=$new_why stamp=$new_stamp
+	[ -n "$stamp" ] || continue
+	if [ -f "$stamp" ]; then
+		rm -f "$out/$id.bzImage"
+	else
+		boots "$out/$id.bzImage" "$id" "$out/$id.wanted" >"$out/$id.log" 2>&1 &
+		running=$!
+	fi
 done
+finish
 exit $bad

@@ -67,7 +67,7 @@ must()		# NAME COMMAND...
 show()
 {
 	say "the show"
-	sh "$scripts/show.sh" "$series/$o/arch/x86/boot/bzImage" "$RESULTS/show" || return 1
+	sh "$scripts/show.sh" "$(image "$series")" "$RESULTS/show" || return 1
 	{ echo "KTAP version 1"; echo "1..12"; } >"$RESULTS/show.ktap"
 	i=0
 	for fs in xfs ext4; do
@@ -87,10 +87,10 @@ must base sh "$scripts/base.sh"
 must apply sh "$scripts/apply.sh"
 must build step "$RESULTS/build-series.log" "building the series" sh "$scripts/build.sh" "$series"
 if [ "$what" = smoke ]; then
-	must selftests sh "$scripts/tests.sh" "$series" "$RESULTS" "$@"
+	must selftests sh "$scripts/tests.sh" "$(image "$series")" "$RESULTS" "$@"
 else
 	sh "$scripts/lint.sh" || :
-	must selftests sh "$scripts/tests.sh" "$series" "$RESULTS" "$@"
+	must selftests sh "$scripts/tests.sh" "$(image "$series")" "$RESULTS" "$@"
 	[ $# -gt 0 ] || must show show
 	[ $# -gt 0 ] || sh "$scripts/bisect.sh" objects || :
 fi

@@ -92,6 +92,8 @@ work=$cache/$key
 base=$work/base
 series=$work/series
 scratch=$work/scratch
+image() { echo "$1/$o/arch/x86/boot/bzImage"; }	# of a tree
+name_of() { echo "$1" | tr -c 'A-Za-z0-9_.\n' '-'; }	# of a test's folder
 
 # the patches of the series, in order
 patches() { [ ! -f "$top/series" ] || grep -v -e '^#' -e '^[[:space:]]*$' "$top/series" || :; }

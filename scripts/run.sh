@@ -15,7 +15,7 @@ step "$RESULTS/build-base.log" "building the base (10 minutes on 2 cores the fir
 step "$RESULTS/build-series.log" "building the series" sh "$scripts/build.sh" "$series"
 for k in base series; do
 	say "the show: $k"
-	sh "$scripts/show.sh" "$work/$k/$o/arch/x86/boot/bzImage" "$RESULTS/show-$k"
+	sh "$scripts/show.sh" "$(image "$work/$k")" "$RESULTS/show-$k"
 done
 sh "$scripts/env.sh"
 

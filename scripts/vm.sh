@@ -37,7 +37,9 @@ set -- "$@" -append "console=ttyS0 no_console_suspend no_timer_check panic=-1 oo
 { "$QEMU" --version | head -n 1; echo "$QEMU $*"; } >"$dir/qemu.txt"
 : >"$dir/console.log"; : >"$dir/result.ktap"
 rc=0
-timeout -k 5 "$secs" "$QEMU" "$@" </dev/null >>"$dir/qemu.txt" 2>&1 || rc=$?
+timeout -k 5 "$secs" "$QEMU" "$@" </dev/null >>"$dir/qemu.txt" 2>&1 &
+trap 'kill $!; exit 130' INT TERM
+wait $! || rc=$?
 [ $rc -eq 0 ] || echo "exit code $rc" >>"$dir/qemu.txt"
 grep -q '^# autofreeze guest: done' "$dir/result.ktap" && exit 0
 [ -s "$dir/console.log" ] && exit 1
