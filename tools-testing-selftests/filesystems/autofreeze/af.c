@@ -472,24 +472,9 @@ static void mount_once(const char *probe, const char *fs, const char *dir)
 		mount(fs, dir, fs, 0, NULL);
 }
 
-const char *af_setup(unsigned int needs)
+const char *af_needs(unsigned int needs)
 {
 	char buf[64];
-
-	if (geteuid())
-		return "needs root";
-	if (sh->nr)
-		af_cleanup();
-	if (access("/sys/power/pm_test", W_OK))
-		return "needs CONFIG_PM_SLEEP_DEBUG";
-	if (access(AF_KNOB, W_OK))
-		return "needs a kernel that freezes filesystems in suspend";
-
-	mount_once("/sys/kernel/debug/tracing", "debugfs", "/sys/kernel/debug");
-	mount_once(TRACEFS "/events", "tracefs", TRACEFS);
-	mount_once(NULLB, "configfs", CONFIGFS);
-	/* A WARN_ONCE that fired in an earlier test shall fire again. */
-	write_str("/sys/kernel/debug/clear_warn_once", "1");
 
 	if ((needs & AF_NULL_BLK) && access(NULLB, W_OK))
 		return "needs CONFIG_BLK_DEV_NULL_BLK and CONFIG_CONFIGFS_FS";
@@ -532,6 +517,31 @@ const char *af_setup(unsigned int needs)
 		return "needs CONFIG_FUSE_FS";
 	if ((needs & AF_MD) && !have_raid1())
 		return "needs CONFIG_BLK_DEV_MD and CONFIG_MD_RAID1";
+	return NULL;
+}
+
+const char *af_setup(unsigned int needs)
+{
+	const char *why;
+
+	if (geteuid())
+		return "needs root";
+	if (sh->nr)
+		af_cleanup();
+	if (access("/sys/power/pm_test", W_OK))
+		return "needs CONFIG_PM_SLEEP_DEBUG";
+	if (access(AF_KNOB, W_OK))
+		return "needs a kernel that freezes filesystems in suspend";
+
+	mount_once("/sys/kernel/debug/tracing", "debugfs", "/sys/kernel/debug");
+	mount_once(TRACEFS "/events", "tracefs", TRACEFS);
+	mount_once(NULLB, "configfs", CONFIGFS);
+	/* A WARN_ONCE that fired in an earlier test shall fire again. */
+	write_str("/sys/kernel/debug/clear_warn_once", "1");
+
+	why = af_needs(needs);
+	if (why)
+		return why;
 
 	af_set("/sys/module/suspend/parameters/pm_test_delay", "0");
 	af_set("/sys/module/hibernate/parameters/pm_test_delay", "0");
@@ -645,6 +655,9 @@ int af_cleanup(void)
 			break;
 		case LOOP:
 			ret = stuck ? -EBUSY : af_loop_detach(&d);
+			/* a child may have done so, see af_own() */
+			if (ret == -ENXIO)
+				ret = 0;
 			break;
 		case PART:
 			if (!stuck)
@@ -1012,7 +1025,8 @@ int af_dm_remove(struct af_disk *d)
 	return ret;
 }
 
-int af_dm_create(struct af_disk *d, const char *name, const char *table)
+static int dm_create(struct af_disk *d, const char *name, const char *table,
+		     unsigned int flags)
 {
 	dev_t dev;
 	int ret;
@@ -1024,10 +1038,26 @@ int af_dm_create(struct af_disk *d, const char *name, const char *table)
 		return ret;
 	remember(DM, d->name);
 	snprintf(d->node, sizeof(d->node), "/dev/dm-%u", minor(dev));
-	ret = af_dm_load(d, table);
+	ret = dm_ioctl(d->name, DM_TABLE_LOAD, flags, table, NULL);
 	ret = ret ?: af_dm_resume(d);
 	ret = ret ?: disk_fill(d);
 	return ret;
+}
+
+int af_dm_create(struct af_disk *d, const char *name, const char *table)
+{
+	return dm_create(d, name, table, 0);
+}
+
+int af_dm_linear_ro(struct af_disk *d, const char *name,
+		    const struct af_disk *under)
+{
+	char table[128];
+
+	snprintf(table, sizeof(table), "0 %llu linear %u:%u 0",
+		 under->sectors, major(under->dev),
+		 minor(under->dev));
+	return dm_create(d, name, table, DM_READONLY_FLAG);
 }
 
 int af_dm_linear(struct af_disk *d, const char *name,

@@ -65,6 +65,9 @@ enum {
  */
 const char *af_setup(unsigned int needs);
 
+/* NULL if all of @needs is there, or the reason to SKIP. */
+const char *af_needs(unsigned int needs);
+
 /**
  * af_cleanup - undo everything, in the order that cannot block
  *
@@ -179,6 +182,8 @@ int af_loop_detach(struct af_disk *d);
 int af_dm_create(struct af_disk *d, const char *name, const char *table);
 int af_dm_linear(struct af_disk *d, const char *name,
 		 const struct af_disk *under);
+int af_dm_linear_ro(struct af_disk *d, const char *name,
+		    const struct af_disk *under);
 int af_dm_load(struct af_disk *d, const char *table);
 /* Have @table take effect, with what is mounted on the device frozen. */
 int af_dm_reload(struct af_disk *d, const char *table);

@@ -28,12 +28,23 @@ struct storm {
 	int (*round)(struct storm *s);
 	const char *name;
 	const char *shared;	/* a directory that all of them use */
-	struct af_disk disk, dm;
-	char dir[128];
+	struct af_disk disk, dm, loop;
+	char dir[128], file[192];
 	int stop;
 	unsigned int rounds;
 	pid_t pid;
 };
+
+/* Made before the harness forks, so that all of its processes have it. */
+static struct storm *storms;
+
+static __attribute__((constructor)) void storms_init(void)
+{
+	storms = mmap(NULL, STORMS * sizeof(*storms), PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (storms == MAP_FAILED)
+		abort();
+}
 
 /* A filesystem, and another one on a file of it. */
 static int storm_mounts(struct storm *s)
@@ -79,28 +90,23 @@ static int storm_loops(struct storm *s)
 	return ret;
 }
 
-/* A mounted filesystem that comes to stand on another one, and leaves it. */
+/* The disk of a mounted filesystem becomes another one over the same file. */
 static int storm_tables(struct storm *s)
 {
-	char file[192], table[256];
 	struct af_disk loop;
-	int ret = 0;
+	char table[128];
+	int ret;
 
-	snprintf(file, sizeof(file), "%s/%s", s->shared, s->name);
-	if (access(file, F_OK))
-		ret = af_file_create(file, TAIL * 512);
-	ret = ret ?: af_loop_attach(&loop, file);
+	ret = af_loop_attach(&loop, s->file);
 	if (ret)
 		return ret;
-	snprintf(table, sizeof(table), "0 %llu linear %u:%u 0\n%llu %u linear %u:%u 0",
-		 s->disk.sectors, major(s->disk.dev), minor(s->disk.dev),
-		 s->disk.sectors, TAIL, major(loop.dev), minor(loop.dev));
-	ret = af_dm_reload(&s->dm, table);
-	ret = ret ?: make_dirty(s->dir, "dirty", 1);
-	snprintf(table, sizeof(table), "0 %llu linear %u:%u 0",
-		 s->disk.sectors, major(s->disk.dev), minor(s->disk.dev));
+	snprintf(table, sizeof(table), "0 %llu linear %u:%u 0", s->dm.sectors,
+		 major(loop.dev), minor(loop.dev));
+	ret = make_dirty(s->dir, "dirty", 1);
 	ret = ret ?: af_dm_reload(&s->dm, table);
-	return ret ?: af_loop_detach(&loop);
+	ret = ret ?: af_loop_detach(&s->loop);
+	s->loop = loop;
+	return ret;
 }
 
 /* Until it is told to stop: being killed would leave things behind. */
@@ -125,32 +131,28 @@ static int storm_run(void *arg)
 FIXTURE(storm) {
 	struct af_disk disk;
 	char dir[128];
-	struct storm *storm;
 	struct af_klog log;
 };
 
 FIXTURE_SETUP(storm)
 {
-	static const struct storm storms[STORMS] = {
+	static const struct storm kinds[STORMS] = {
 		{ .round = storm_mounts, .name = "mounts" },
 		{ .round = storm_loops, .name = "loops" },
 		{ .round = storm_tables, .name = "tables" },
 	};
 	const char *why = af_setup(AF_NULL_BLK | AF_LOOP | AF_DM | AF_EXT4);
-	struct af_disk_opts o = { .mb = 32 };
+	struct af_disk_opts o = { .mb = 24 }, large = { .mb = 64 };
 	int i;
 
 	if (why)
 		SKIP(return, "%s", why);
 	ASSERT_EQ(0, af_set(AF_KNOB, "1"));
-	ASSERT_EQ(0, af_disk_create(&self->disk, "shared", &o));
+	ASSERT_EQ(0, af_disk_create(&self->disk, "shared", &large));
 	ASSERT_EQ(0, af_mkfs("ext4", self->disk.node, NULL));
-	self->storm = mmap(NULL, sizeof(storms), PROT_READ | PROT_WRITE,
-			   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, self->storm);
-	memcpy(self->storm, storms, sizeof(storms));
+	memcpy(storms, kinds, sizeof(kinds));
 	for (i = 0; i < STORMS; i++) {
-		struct storm *s = &self->storm[i];
+		struct storm *s = &storms[i];
 
 		if (s->round == storm_loops)
 			continue;
@@ -161,13 +163,22 @@ FIXTURE_SETUP(storm)
 		ASSERT_EQ(0, af_dm_linear(&s->dm, s->name, &s->disk));
 		ASSERT_EQ(0, af_mount("ext4", s->dm.node, s->name, NULL, s->dir));
 	}
-	/* younger than what it is below of */
+	/* younger than what comes to stand on it */
 	ASSERT_EQ(0, af_mount("ext4", self->disk.node, "shared", NULL, self->dir));
+	for (i = 0; i < STORMS; i++) {
+		struct storm *s = &storms[i];
+
+		if (s->round != storm_tables)
+			continue;
+		snprintf(s->file, sizeof(s->file), "%s/image", self->dir);
+		ASSERT_EQ(0, af_dm_move(&s->dm, &s->disk, &s->loop, s->file));
+		af_undo_first(s->dir);
+	}
 	ASSERT_EQ(0, af_klog_mark(&self->log));
 	for (i = 0; i < STORMS; i++) {
-		self->storm[i].shared = self->dir;
-		self->storm[i].pid = af_spawn(storm_run, &self->storm[i]);
-		ASSERT_LT(0, self->storm[i].pid);
+		storms[i].shared = self->dir;
+		storms[i].pid = af_spawn(storm_run, &storms[i]);
+		ASSERT_LT(0, storms[i].pid);
 	}
 }
 
@@ -175,29 +186,29 @@ FIXTURE_TEARDOWN_PARENT(storm)
 {
 	int i;
 
-	for (i = 0; self->storm && i < STORMS; i++)
-		set(self->storm[i].stop, 1);
-	for (i = 0; self->storm && i < STORMS; i++)
-		if (self->storm[i].pid > 0)
-			af_wait(self->storm[i].pid, 30);
+	for (i = 0; i < STORMS; i++)
+		set(storms[i].stop, 1);
+	for (i = 0; i < STORMS; i++)
+		if (storms[i].pid > 0)
+			af_wait(storms[i].pid, 30);
 	af_cleanup();
 }
 
-static bool all_go_on(FIXTURE_DATA(storm) * self)
+static bool all_go_on(void)
 {
 	unsigned int before[STORMS];
 	int i, n;
 
 	for (i = 0; i < STORMS; i++)
-		before[i] = get(self->storm[i].rounds);
+		before[i] = get(storms[i].rounds);
 	for (i = n = 0; i < STORMS && n < 200; n++) {
-		if (get(self->storm[i].rounds) > before[i])
+		if (get(storms[i].rounds) > before[i])
 			i++;
 		else
 			af_sleep_ms(50);
 	}
 	if (i < STORMS)
-		af_log("%s stands still", self->storm[i].name);
+		af_log("%s stands still", storms[i].name);
 	return i == STORMS;
 }
 
@@ -238,13 +249,13 @@ TEST_F_TIMEOUT(storm, of_mounts_loops_and_tables_is_survived, 880)
 	EXPECT_EQ(wanted, n);
 	af_log("%u of %u cycles in %lld s, %u refused for a mount", n, wanted,
 	       (af_now_ms() - begin) / 1000, refused);
-	EXPECT_TRUE(all_go_on(self));
+	EXPECT_TRUE(all_go_on());
 	for (i = 0; i < STORMS; i++) {
-		set(self->storm[i].stop, 1);
-		EXPECT_EQ(0, af_wait(self->storm[i].pid, 30))
-			TH_LOG("%s", self->storm[i].name);
-		af_log("%s: %u rounds", self->storm[i].name,
-		       self->storm[i].rounds);
+		set(storms[i].stop, 1);
+		EXPECT_EQ(0, af_wait(storms[i].pid, 30))
+			TH_LOG("%s", storms[i].name);
+		af_log("%s: %u rounds", storms[i].name,
+		       storms[i].rounds);
 	}
 	EXPECT_EQ(0, af_suspend(0));
 	EXPECT_EQ(0, af_writable(self->dir, 20));
