@@ -967,18 +967,19 @@ int af_dm_reload(struct af_disk *d, const char *table)
 	return ret ?: af_dm_resume(d);
 }
 
-/* Direct I/O: nobody else keeps the cache of the device below up to date. */
-static int copy_out(const char *node, const char *file)
+/* Direct I/O: nobody else keeps the cache of a device below up to date. */
+int af_copy(const char *from, const char *to)
 {
 	static const char zero[65536];
 	static char buf[65536] __attribute__((aligned(4096)));
-	int in = open(node, O_RDONLY | O_DIRECT | O_CLOEXEC);
-	int out = open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	int in = open(from, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	int out = open(to, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	struct stat st;
 	off_t at = 0;
 	ssize_t n;
 	int ret = 0;
 
-	if (in < 0 || out < 0)
+	if (in < 0 || out < 0 || fstat(out, &st))
 		return -errno;
 	while (!ret && (n = read(in, buf, sizeof(buf)))) {
 		if (n < 0)
@@ -987,7 +988,9 @@ static int copy_out(const char *node, const char *file)
 			ret = -errno;
 		at += n;
 	}
-	if (!ret && (ftruncate(out, at) || fsync(out)))
+	if (!ret && S_ISREG(st.st_mode) && ftruncate(out, at))
+		ret = -errno;
+	if (!ret && fsync(out))
 		ret = -errno;
 	close(in);
 	close(out);
@@ -1001,7 +1004,7 @@ int af_dm_move(struct af_disk *d, const struct af_disk *from,
 	int ret;
 
 	ret = af_dm_suspend(d, true, true);
-	ret = ret ?: copy_out(from->node, file);
+	ret = ret ?: af_copy(from->node, file);
 	ret = ret ?: af_loop_attach(loop, file);
 	if (!ret) {
 		snprintf(table, sizeof(table), "0 %llu linear %u:%u 0",

@@ -170,6 +170,9 @@ int af_part_create(struct af_disk *d, const struct af_disk *disk, int number,
 /* Make @path a file of that size without blocks. */
 int af_file_create(const char *path, unsigned long long bytes);
 
+/* Copy a disk or file to a new file or an empty disk, but for zeroes. */
+int af_copy(const char *from, const char *to);
+
 /* A loop device over @file.  The file stays open in the kernel. */
 int af_loop_attach(struct af_disk *d, const char *file);
 int af_loop_attach_ro(struct af_disk *d, const char *file);
