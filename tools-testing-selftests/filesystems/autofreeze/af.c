@@ -1557,6 +1557,9 @@ int af_events_arm(void)
 	ret = ret ?: trace_clear();
 	ret = ret ?: write_str(TRACE "/buffer_size_kb", "2048");
 	ret = ret ?: af_trace_event("power/suspend_resume");
+	ret = ret ?: write_str(TRACE "/events/printk/console/filter",
+			       "msg ~ \"*Freezing*\"");
+	ret = ret ?: af_trace_event("printk/console");
 	/*
 	 * A kernel without these has no order to show, but what becomes of the
 	 * suspend is still worth to know.
@@ -1580,10 +1583,12 @@ static int events_read(struct af_events *ev)
 		return -errno;
 	while (fgets(line, sizeof(line), f) && ev->nr < AF_EVENTS) {
 		t = line_time(line) * 1e6 + 0.5;
-		if (strstr(line, "suspend_resume: freeze_processes[0] begin"))
-			ev->tasks_begin = t;
-		else if (strstr(line, "suspend_resume: freeze_processes[0] end"))
+		/* freeze_processes[0] is all of it, filesystems included */
+		if (strstr(line, "Freezing user space processes completed"))
 			ev->tasks_frozen = t;
+		else if (strstr(line, "Freezing user space processes") &&
+			 !strstr(line, "failed") && !strstr(line, "aborted"))
+			ev->tasks_begin = t;
 		else if (strstr(line, "suspend_resume: thaw_processes[0] begin"))
 			ev->tasks_thaw = t;
 
