@@ -12,11 +12,13 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/swap.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include <linux/blkpg.h>
 #include <linux/dm-ioctl.h>
 #include <linux/fs.h>
 #include <linux/loop.h>
@@ -30,7 +32,7 @@
 #define TRACE		TRACEFS "/instances/autofreeze"
 #define RTC		"/sys/class/rtc/rtc0/wakealarm"
 
-enum kind { FREE, SETTING, CHILD, DISK, LOOP, DM, MOUNT };
+enum kind { FREE, SETTING, CHILD, DISK, LOOP, PART, DM, MOUNT, SWAP, UNDO };
 
 /* What af_cleanup() has to undo, in the order of its making. */
 struct item {
@@ -43,8 +45,9 @@ struct item {
 /* Shared by all processes of a test program. */
 static struct shared {
 	int nr;
-	struct item item[192];
+	struct item item[384];
 	unsigned int serial;	/* makes the names of devices unique */
+	bool own;		/* not shared after all: of one child */
 	/* the transition that is going on or was the last */
 	int error;
 	long ms;
@@ -57,6 +60,17 @@ static __attribute__((constructor)) void af_init(void)
 		  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (sh == MAP_FAILED)
 		abort();
+}
+
+int af_own(void)
+{
+	struct shared *own = calloc(1, sizeof(*own));
+
+	if (!own)
+		return -ENOMEM;
+	own->own = true;
+	sh = own;
+	return 0;
 }
 
 static struct item *remember(enum kind kind, const char *name)
@@ -87,6 +101,31 @@ static void forget(enum kind kind, const char *name)
 			sh->item[i].kind = FREE;
 			return;
 		}
+}
+
+void af_undo_first(const char *name)
+{
+	struct item copy;
+	int i;
+
+	for (i = sh->nr - 1; i >= 0; i--) {
+		copy = sh->item[i];
+		if (strcmp(copy.name, name) ||
+		    (copy.kind != LOOP && copy.kind != PART &&
+		     copy.kind != DM && copy.kind != MOUNT &&
+		     copy.kind != UNDO))
+			continue;
+		sh->item[i].kind = FREE;
+		*remember(copy.kind, copy.name) = copy;
+		return;
+	}
+}
+
+void af_undo_write(const char *path, const char *value)
+{
+	struct item *it = remember(UNDO, path);
+
+	snprintf(it->old, sizeof(it->old), "%s", value);
 }
 
 /* --- files, settings, processes ------------------------------------------ */
@@ -188,6 +227,13 @@ const char *af_dir(const char *name)
 	snprintf(path, sizeof(buf[0]), "%s/%s", AF_DIR, name);
 	mkdir(path, 0755);
 	return path;
+}
+
+unsigned int af_env(const char *name, unsigned int def)
+{
+	const char *s = getenv(name);
+
+	return s && atoi(s) > 0 ? (unsigned int)atoi(s) : def;
 }
 
 long long af_now_ms(void)
@@ -412,30 +458,23 @@ static bool have_swap(void)
 	return nl && nl[1];
 }
 
+static bool have_raid1(void)
+{
+	char buf[4096];
+
+	return !af_read("/proc/mdstat", buf, sizeof(buf)) &&
+	       strstr(buf, "[raid1]");
+}
+
 static void mount_once(const char *probe, const char *fs, const char *dir)
 {
 	if (access(probe, F_OK))
 		mount(fs, dir, fs, 0, NULL);
 }
 
-const char *af_setup(unsigned int needs)
+const char *af_needs(unsigned int needs)
 {
 	char buf[64];
-
-	if (geteuid())
-		return "needs root";
-	if (sh->nr)
-		af_cleanup();
-	if (access("/sys/power/pm_test", W_OK))
-		return "needs CONFIG_PM_SLEEP_DEBUG";
-	if (access(AF_KNOB, W_OK))
-		return "needs a kernel that freezes filesystems in suspend";
-
-	mount_once("/sys/kernel/debug/tracing", "debugfs", "/sys/kernel/debug");
-	mount_once(TRACEFS "/events", "tracefs", TRACEFS);
-	mount_once(NULLB, "configfs", CONFIGFS);
-	/* A WARN_ONCE that fired in an earlier test shall fire again. */
-	write_str("/sys/kernel/debug/clear_warn_once", "1");
 
 	if ((needs & AF_NULL_BLK) && access(NULLB, W_OK))
 		return "needs CONFIG_BLK_DEV_NULL_BLK and CONFIG_CONFIGFS_FS";
@@ -470,6 +509,40 @@ const char *af_setup(unsigned int needs)
 	if ((needs & AF_EXT2) && (!have_fs("ext2") || !af_have("mkfs.ext2")))
 		return "needs CONFIG_EXT2_FS and mkfs.ext2";
 
+	if ((needs & AF_BTRFS) && (!have_fs("btrfs") || !af_have("mkfs.btrfs")))
+		return "needs CONFIG_BTRFS_FS and mkfs.btrfs";
+	if ((needs & AF_OVERLAY) && !have_fs("overlay"))
+		return "needs CONFIG_OVERLAY_FS";
+	if ((needs & AF_FUSE) && access("/dev/fuse", R_OK | W_OK))
+		return "needs CONFIG_FUSE_FS";
+	if ((needs & AF_MD) && !have_raid1())
+		return "needs CONFIG_BLK_DEV_MD and CONFIG_MD_RAID1";
+	return NULL;
+}
+
+const char *af_setup(unsigned int needs)
+{
+	const char *why;
+
+	if (geteuid())
+		return "needs root";
+	if (sh->nr)
+		af_cleanup();
+	if (access("/sys/power/pm_test", W_OK))
+		return "needs CONFIG_PM_SLEEP_DEBUG";
+	if (access(AF_KNOB, W_OK))
+		return "needs a kernel that freezes filesystems in suspend";
+
+	mount_once("/sys/kernel/debug/tracing", "debugfs", "/sys/kernel/debug");
+	mount_once(TRACEFS "/events", "tracefs", TRACEFS);
+	mount_once(NULLB, "configfs", CONFIGFS);
+	/* A WARN_ONCE that fired in an earlier test shall fire again. */
+	write_str("/sys/kernel/debug/clear_warn_once", "1");
+
+	why = af_needs(needs);
+	if (why)
+		return why;
+
 	af_set("/sys/module/suspend/parameters/pm_test_delay", "0");
 	af_set("/sys/module/hibernate/parameters/pm_test_delay", "0");
 	af_set("/sys/power/pm_freeze_timeout", "5000");
@@ -498,6 +571,21 @@ static int do_fithaw(void *dir)
 	return 0;
 }
 
+/* @what: number and disk.  The latter may be gone, or the former with it. */
+static void part_remove(const char *what)
+{
+	struct blkpg_partition part = { .pno = atoi(what) };
+	struct blkpg_ioctl_arg arg = {
+		.op = BLKPG_DEL_PARTITION, .datalen = sizeof(part), .data = &part,
+	};
+	int fd = open(strchr(what, ' ') + 1, O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	ioctl(fd, BLKPG, &arg);
+	close(fd);
+}
+
 static void disk_remove(const char *name)
 {
 	char path[128];
@@ -514,7 +602,7 @@ int af_cleanup(void)
 	struct item *it;
 	int i, bad = 0;
 
-	if (!access(TRACE, F_OK)) {
+	if (!sh->own && !access(TRACE, F_OK)) {
 		write_str(TRACE "/tracing_on", "0");
 		rmdir(TRACE);
 	}
@@ -567,6 +655,13 @@ int af_cleanup(void)
 			break;
 		case LOOP:
 			ret = stuck ? -EBUSY : af_loop_detach(&d);
+			/* a child may have done so, see af_own() */
+			if (ret == -ENXIO)
+				ret = 0;
+			break;
+		case PART:
+			if (!stuck)
+				part_remove(it->old);
 			break;
 		case DM:
 			if (stuck)
@@ -586,6 +681,20 @@ int af_cleanup(void)
 			break;
 		case SETTING:
 			ret = write_str(it->name, it->old);
+			break;
+		case UNDO:
+			/* who has looked at a device may not have closed it yet */
+			for (try = 0; !stuck && try < 50; try++) {
+				ret = write_str(it->name, it->old);
+				if (ret != -EBUSY)
+					break;
+				af_sleep_ms(100);
+			}
+			if (ret == -ENOENT)
+				ret = 0;
+			break;
+		case SWAP:
+			ret = swapoff(it->name) ? -errno : 0;
 			break;
 		default:
 			break;
@@ -668,21 +777,66 @@ int af_disk_unplug(struct af_disk *d)
 	return disk_attr(d, "power", 0);
 }
 
-int af_loop_attach(struct af_disk *d, const char *file)
+int af_part_create(struct af_disk *d, const struct af_disk *disk, int number,
+		   unsigned long long first, unsigned long long sectors)
+{
+	struct blkpg_partition part = {
+		.start = first * 512, .length = sectors * 512, .pno = number,
+	};
+	struct blkpg_ioctl_arg arg = {
+		.op = BLKPG_ADD_PARTITION, .datalen = sizeof(part), .data = &part,
+	};
+	struct item *it;
+	int fd, ret = 0;
+
+	memset(d, 0, sizeof(*d));
+	fd = open(disk->node, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (ioctl(fd, BLKPG, &arg))
+		ret = -errno;
+	close(fd);
+	if (ret)
+		return ret;
+	snprintf(d->name, sizeof(d->name), "%.24sp%d", disk->name, number);
+	snprintf(d->node, sizeof(d->node), "%.50sp%d", disk->node, number);
+	it = remember(PART, d->name);
+	snprintf(it->old, sizeof(it->old), "%d %s", number, disk->node);
+	return disk_fill(d);
+}
+
+int af_file_create(const char *path, unsigned long long bytes)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	int ret = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, bytes))
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+static int loop_attach(struct af_disk *d, const char *file, int mode)
 {
 	struct loop_config cfg = { .block_size = 512 };
-	int ctl, lo, i, ret = 0;
+	int ctl, lo, i, ret = 0, tries = 0;
+
+	if (mode == O_RDONLY)
+		cfg.info.lo_flags = LO_FLAGS_READ_ONLY;
 
 	memset(d, 0, sizeof(*d));
 	ctl = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
 	if (ctl < 0)
 		return -errno;
-	i = open(file, O_RDWR | O_CLOEXEC);
+	i = open(file, mode | O_CLOEXEC);
 	if (i < 0) {
 		ret = -errno;
 		goto out;
 	}
 	cfg.fd = i;
+again:
 	i = ioctl(ctl, LOOP_CTL_GET_FREE);
 	if (i < 0) {
 		ret = -errno;
@@ -690,9 +844,15 @@ int af_loop_attach(struct af_disk *d, const char *file)
 	}
 	snprintf(d->name, sizeof(d->name), "loop%d", i);
 	snprintf(d->node, sizeof(d->node), "/dev/loop%d", i);
-	lo = open(d->node, O_RDWR | O_CLOEXEC);
+	lo = open(d->node, mode | O_CLOEXEC);
 	if (lo < 0 || ioctl(lo, LOOP_CONFIGURE, &cfg)) {
 		ret = -errno;
+		/* somebody else was quicker */
+		if (ret == -EBUSY && lo >= 0 && tries++ < 100) {
+			close(lo);
+			ret = 0;
+			goto again;
+		}
 	} else {
 		struct item *it = remember(LOOP, d->name);
 
@@ -706,6 +866,16 @@ out_file:
 out:
 	close(ctl);
 	return ret;
+}
+
+int af_loop_attach(struct af_disk *d, const char *file)
+{
+	return loop_attach(d, file, O_RDWR);
+}
+
+int af_loop_attach_ro(struct af_disk *d, const char *file)
+{
+	return loop_attach(d, file, O_RDONLY);
 }
 
 int af_loop_detach(struct af_disk *d)
@@ -788,6 +958,65 @@ int af_dm_suspend(struct af_disk *d, bool lockfs, bool flush)
 			(flush ? 0 : DM_NOFLUSH_FLAG), NULL, NULL);
 }
 
+int af_dm_reload(struct af_disk *d, const char *table)
+{
+	int ret;
+
+	ret = af_dm_load(d, table);
+	ret = ret ?: af_dm_suspend(d, true, true);
+	return ret ?: af_dm_resume(d);
+}
+
+/* Direct I/O: nobody else keeps the cache of a device below up to date. */
+int af_copy(const char *from, const char *to)
+{
+	static const char zero[65536];
+	static char buf[65536] __attribute__((aligned(4096)));
+	int in = open(from, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	int out = open(to, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	struct stat st;
+	off_t at = 0;
+	ssize_t n;
+	int ret = 0;
+
+	if (in < 0 || out < 0 || fstat(out, &st))
+		return -errno;
+	while (!ret && (n = read(in, buf, sizeof(buf)))) {
+		if (n < 0)
+			ret = -errno;
+		else if (memcmp(buf, zero, n) && pwrite(out, buf, n, at) != n)
+			ret = -errno;
+		at += n;
+	}
+	if (!ret && S_ISREG(st.st_mode) && ftruncate(out, at))
+		ret = -errno;
+	if (!ret && fsync(out))
+		ret = -errno;
+	close(in);
+	close(out);
+	return ret;
+}
+
+int af_dm_move(struct af_disk *d, const struct af_disk *from,
+	       struct af_disk *loop, const char *file)
+{
+	char table[128];
+	int ret;
+
+	ret = af_dm_suspend(d, true, true);
+	ret = ret ?: af_copy(from->node, file);
+	ret = ret ?: af_loop_attach(loop, file);
+	if (!ret) {
+		snprintf(table, sizeof(table), "0 %llu linear %u:%u 0",
+			 d->sectors, major(loop->dev), minor(loop->dev));
+		ret = af_dm_load(d, table);
+	}
+	ret = ret ?: af_dm_resume(d);
+	if (!ret)
+		af_undo_first(d->name);
+	return ret;
+}
+
 int af_dm_remove(struct af_disk *d)
 {
 	int ret = dm_ioctl(d->name, DM_DEV_REMOVE, 0, NULL, NULL);
@@ -799,7 +1028,8 @@ int af_dm_remove(struct af_disk *d)
 	return ret;
 }
 
-int af_dm_create(struct af_disk *d, const char *name, const char *table)
+static int dm_create(struct af_disk *d, const char *name, const char *table,
+		     unsigned int flags)
 {
 	dev_t dev;
 	int ret;
@@ -811,10 +1041,26 @@ int af_dm_create(struct af_disk *d, const char *name, const char *table)
 		return ret;
 	remember(DM, d->name);
 	snprintf(d->node, sizeof(d->node), "/dev/dm-%u", minor(dev));
-	ret = af_dm_load(d, table);
+	ret = dm_ioctl(d->name, DM_TABLE_LOAD, flags, table, NULL);
 	ret = ret ?: af_dm_resume(d);
 	ret = ret ?: disk_fill(d);
 	return ret;
+}
+
+int af_dm_create(struct af_disk *d, const char *name, const char *table)
+{
+	return dm_create(d, name, table, 0);
+}
+
+int af_dm_linear_ro(struct af_disk *d, const char *name,
+		    const struct af_disk *under)
+{
+	char table[128];
+
+	snprintf(table, sizeof(table), "0 %llu linear %u:%u 0",
+		 under->sectors, major(under->dev),
+		 minor(under->dev));
+	return dm_create(d, name, table, DM_READONLY_FLAG);
 }
 
 int af_dm_linear(struct af_disk *d, const char *name,
@@ -826,6 +1072,80 @@ int af_dm_linear(struct af_disk *d, const char *name,
 		 under->sectors, major(under->dev),
 		 minor(under->dev));
 	return af_dm_create(d, name, table);
+}
+
+int af_md_write(const char *name, const char *file, const char *fmt, ...)
+{
+	char path[160], val[64];
+	va_list ap;
+	int ret;
+
+	va_start(ap, fmt);
+	vsnprintf(val, sizeof(val), fmt, ap);
+	va_end(ap);
+	snprintf(path, sizeof(path), "/sys/block/%s/md/%s", name, file);
+	ret = write_str(path, val);
+	if (ret)
+		af_log("%s to %s: %s", val, path, strerror(-ret));
+	return ret;
+}
+
+static int leg_write(const char *name, const struct af_disk *leg,
+		     const char *file, long val)
+{
+	char path[96];
+
+	/* the name of the device, which is not the name for device mapper */
+	snprintf(path, sizeof(path), "dev-%s/%s", strrchr(leg->node, '/') + 1, file);
+	return af_md_write(name, path, "%ld", val);
+}
+
+int af_md_start(struct af_disk *d, const char *name, const char *metadata,
+		const struct af_disk *disk, unsigned int n,
+		unsigned int raid_disks, unsigned int kb, const char *state)
+{
+	char path[128], now[32];
+	unsigned int i;
+	int ret;
+
+	memset(d, 0, sizeof(*d));
+	snprintf(d->name, sizeof(d->name), "%s", name);
+	snprintf(d->node, sizeof(d->node), "/dev/%.50s", name);
+	snprintf(path, sizeof(path), "/sys/block/%s/md/array_state", name);
+
+	/* A stopped array may stay, to be used again. */
+	ret = write_str("/sys/module/md_mod/parameters/new_array", name);
+	if (ret == -EEXIST && !af_read(path, now, sizeof(now)) &&
+	    !strcmp(now, "clear"))
+		ret = 0;
+	if (!ret)
+		af_undo_write(path, "clear");
+	ret = ret ?: af_md_write(name, "metadata_version", "%s", metadata);
+	ret = ret ?: af_md_write(name, "level", "raid1");
+	ret = ret ?: af_md_write(name, "raid_disks", "%u", raid_disks);
+	ret = ret ?: af_md_write(name, "component_size", "%u", kb);
+	for (i = 0; i < n; i++) {
+		ret = ret ?: af_md_write(name, "new_dev", "%u:%u",
+					 major(disk[i].dev), minor(disk[i].dev));
+		ret = ret ?: leg_write(name, &disk[i], "offset", 0);
+		ret = ret ?: leg_write(name, &disk[i], "size", kb);
+		ret = ret ?: leg_write(name, &disk[i], "slot", i);
+	}
+	ret = ret ?: af_md_write(name, "resync_start", "none");
+	ret = ret ?: af_md_write(name, "array_state", "%s", state);
+	return ret ?: disk_fill(d);
+}
+
+int af_swapon(const char *node)
+{
+	int ret = af_run(20, "mkswap %s", node);
+
+	if (ret)
+		return ret;
+	if (swapon(node, 0))
+		return -errno;
+	remember(SWAP, node);
+	return 0;
 }
 
 /* --- filesystems ---------------------------------------------------------- */
@@ -844,6 +1164,8 @@ int af_mkfs(const char *fs, const char *node, const char *opts)
 		def = strstr(opts, "-l ") ? "-f -q" : "-f -q -l size=16m";
 	} else if (!strncmp(fs, "ext", 3)) {
 		def = "-F -q -E lazy_itable_init=0,lazy_journal_init=0";
+	} else if (!strcmp(fs, "btrfs")) {
+		def = "-f -q -m single -d single";
 	}
 	return af_run(60, "%s mkfs.%s %s %s %s", env, fs, def, opts, node);
 }
@@ -877,6 +1199,27 @@ int af_umount(const char *dir)
 
 	if (!ret)
 		forget(MOUNT, dir);
+	return ret;
+}
+
+int af_mount_dev(const char *dir, dev_t *dev)
+{
+	unsigned int ma, mi;
+	char line[1024], at[256];
+	int ret = -ENOENT;
+	FILE *f;
+
+	f = fopen("/proc/self/mountinfo", "r");
+	if (!f)
+		return -errno;
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%*d %*d %u:%u %*s %255s", &ma, &mi, at) != 3 ||
+		    strcmp(at, dir))
+			continue;
+		*dev = makedev(ma, mi);
+		ret = 0;
+	}
+	fclose(f);
 	return ret;
 }
 
@@ -1198,6 +1541,165 @@ int af_trace_find(const char *what, long *pos, char *line, size_t size)
 	}
 	fclose(f);
 	return ret;
+}
+
+int af_events_arm(void)
+{
+	int ret;
+
+	if (mkdir(TRACE, 0755) && errno != EEXIST)
+		return -errno;
+	write_str(TRACE "/events/power/suspend_resume/trigger", "!traceoff");
+	ret = write_str(TRACE "/tracing_on", "0");
+	ret = ret ?: write_str(TRACE "/events/enable", "0");
+	/* a clock that all processors have in common */
+	ret = ret ?: write_str(TRACE "/trace_clock", "mono");
+	ret = ret ?: trace_clear();
+	ret = ret ?: write_str(TRACE "/buffer_size_kb", "2048");
+	ret = ret ?: af_trace_event("power/suspend_resume");
+	ret = ret ?: write_str(TRACE "/events/printk/console/filter",
+			       "msg ~ \"*Freezing*\"");
+	ret = ret ?: af_trace_event("printk/console");
+	/*
+	 * A kernel without these has no order to show, but what becomes of the
+	 * suspend is still worth to know.
+	 */
+	af_trace_event("power/filesystem_freeze");
+	af_trace_event("power/filesystem_thaw");
+	return ret ?: write_str(TRACE "/tracing_on", "1");
+}
+
+static int events_read(struct af_events *ev)
+{
+	char line[512], *p;
+	struct af_event *e;
+	unsigned int ma, mi;
+	long long us, t;
+	FILE *f;
+
+	memset(ev, 0, sizeof(*ev));
+	f = fopen(TRACE "/trace", "r");
+	if (!f)
+		return -errno;
+	while (fgets(line, sizeof(line), f) && ev->nr < AF_EVENTS) {
+		t = line_time(line) * 1e6 + 0.5;
+		/* freeze_processes[0] is all of it, filesystems included */
+		if (strstr(line, "Freezing user space processes completed"))
+			ev->tasks_frozen = t;
+		else if (strstr(line, "Freezing user space processes") &&
+			 !strstr(line, "failed") && !strstr(line, "aborted"))
+			ev->tasks_begin = t;
+		else if (strstr(line, "suspend_resume: thaw_processes[0] begin"))
+			ev->tasks_thaw = t;
+
+		e = &ev->event[ev->nr];
+		p = strstr(line, "filesystem_freeze: ");
+		e->thaw = !p;
+		p = p ?: strstr(line, "filesystem_thaw: ");
+		if (!p || sscanf(strchr(p, ' '), " %15s %31s dev=%u:%u ret=%d us=%lld",
+				 e->fs, e->id, &ma, &mi, &e->error, &us) != 6)
+			continue;
+		e->dev = makedev(ma, mi);
+		e->end = t;
+		e->begin = t - us;
+		ev->nr++;
+	}
+	fclose(f);
+	return 0;
+}
+
+int af_events_read(struct af_events *ev, unsigned int seconds)
+{
+	long long end = af_now_ms() + seconds * 1000LL;
+	unsigned int frozen, thawed, i;
+	int ret;
+
+	for (;;) {
+		ret = events_read(ev);
+		if (ret)
+			return ret;
+		for (i = frozen = thawed = 0; i < ev->nr; i++) {
+			frozen += !ev->event[i].thaw && !ev->event[i].error;
+			thawed += ev->event[i].thaw;
+		}
+		if (thawed >= frozen)
+			return 0;
+		if (af_now_ms() > end)
+			return -ETIMEDOUT;
+		af_sleep_ms(50);
+	}
+}
+
+static const struct af_event *last_event(const struct af_events *ev, dev_t dev,
+					 bool thaw)
+{
+	unsigned int i;
+
+	for (i = ev->nr; i-- > 0;)
+		if (ev->event[i].dev == dev && ev->event[i].thaw == thaw &&
+		    !ev->event[i].error)
+			return &ev->event[i];
+	return NULL;
+}
+
+const struct af_event *af_event_freeze(const struct af_events *ev, dev_t dev)
+{
+	return last_event(ev, dev, false);
+}
+
+const struct af_event *af_event_thaw(const struct af_events *ev, dev_t dev)
+{
+	return last_event(ev, dev, true);
+}
+
+/* Two times that were rounded. */
+#define ROUNDING	2
+
+const char *af_order_broken(const struct af_events *ev, dev_t upper, dev_t lower)
+{
+	const struct af_event *u = af_event_freeze(ev, upper);
+	const struct af_event *l = af_event_freeze(ev, lower);
+	static char why[192];
+
+	if (!u || !l) {
+		snprintf(why, sizeof(why), "%u:%u was not frozen",
+			 major(u ? lower : upper), minor(u ? lower : upper));
+		return why;
+	}
+	if (u->end > l->begin + ROUNDING) {
+		snprintf(why, sizeof(why),
+			 "%s (%s) began to freeze %lld us before %s (%s) was frozen",
+			 l->fs, l->id, u->end - l->begin, u->fs, u->id);
+		return why;
+	}
+	u = af_event_thaw(ev, upper);
+	l = af_event_thaw(ev, lower);
+	if (!u || !l) {
+		snprintf(why, sizeof(why), "%u:%u was not thawed",
+			 major(u ? lower : upper), minor(u ? lower : upper));
+		return why;
+	}
+	if (l->end > u->begin + ROUNDING) {
+		snprintf(why, sizeof(why),
+			 "%s (%s) began to thaw %lld us before %s (%s) was thawed",
+			 u->fs, u->id, l->end - u->begin, l->fs, l->id);
+		return why;
+	}
+	return NULL;
+}
+
+void af_events_dump(const struct af_events *ev)
+{
+	const struct af_event *e;
+	unsigned int i;
+
+	for (i = 0; i < ev->nr; i++) {
+		e = &ev->event[i];
+		af_log("%s %s (%s) %u:%u from %lld to %lld us: %d",
+		       e->thaw ? "thaw" : "freeze", e->fs, e->id, major(e->dev),
+		       minor(e->dev), e->begin - ev->event[0].begin,
+		       e->end - ev->event[0].begin, e->error);
+	}
 }
 
 int af_klog_mark(struct af_klog *k)

@@ -48,6 +48,10 @@ enum {
 	AF_XFS		= 1 << 16,	/* the filesystem and its mkfs */
 	AF_EXT4		= 1 << 17,
 	AF_EXT2		= 1 << 18,
+	AF_BTRFS	= 1 << 19,
+	AF_OVERLAY	= 1 << 20,
+	AF_FUSE		= 1 << 21,
+	AF_MD		= 1 << 22,	/* md with raid1 */
 };
 
 /**
@@ -60,6 +64,9 @@ enum {
  * Return: NULL, or the reason to SKIP.
  */
 const char *af_setup(unsigned int needs);
+
+/* NULL if all of @needs is there, or the reason to SKIP. */
+const char *af_needs(unsigned int needs);
 
 /**
  * af_cleanup - undo everything, in the order that cannot block
@@ -84,6 +91,24 @@ long af_read_long(const char *path);
 /* Like af_write(), but af_cleanup() puts the old value back. */
 int af_set(const char *path, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
+
+/* When its turn comes, af_cleanup() writes @value to @path. */
+void af_undo_write(const char *path, const char *value);
+/*
+ * af_cleanup() undoes the mount, the device other than a disk, or the write,
+ * @name, before all that is there by now: it has come to stand on something
+ * younger.
+ */
+void af_undo_first(const char *name);
+
+/*
+ * For a child that makes and undoes things side by side with others: what it
+ * makes from here on is its own, and so is af_cleanup().
+ */
+int af_own(void);
+
+/* A positive number from the environment, or @def. */
+unsigned int af_env(const char *name, unsigned int def);
 
 /* Make AF_DIR/name and return its path (static storage, one per call site use). */
 const char *af_dir(const char *name);
@@ -138,8 +163,19 @@ int af_disk_create(struct af_disk *d, const char *name,
 /* Power the disk off, mounted or not: what pulling out a stick does. */
 int af_disk_unplug(struct af_disk *d);
 
+/* Partition @number of @disk, without a partition table; in sectors of 512. */
+int af_part_create(struct af_disk *d, const struct af_disk *disk, int number,
+		   unsigned long long first, unsigned long long sectors);
+
+/* Make @path a file of that size without blocks. */
+int af_file_create(const char *path, unsigned long long bytes);
+
+/* Copy a disk or file to a new file or an empty disk, but for zeroes. */
+int af_copy(const char *from, const char *to);
+
 /* A loop device over @file.  The file stays open in the kernel. */
 int af_loop_attach(struct af_disk *d, const char *file);
+int af_loop_attach_ro(struct af_disk *d, const char *file);
 int af_loop_detach(struct af_disk *d);
 
 /*
@@ -149,11 +185,35 @@ int af_loop_detach(struct af_disk *d);
 int af_dm_create(struct af_disk *d, const char *name, const char *table);
 int af_dm_linear(struct af_disk *d, const char *name,
 		 const struct af_disk *under);
+int af_dm_linear_ro(struct af_disk *d, const char *name,
+		    const struct af_disk *under);
 int af_dm_load(struct af_disk *d, const char *table);
+/* Have @table take effect, with what is mounted on the device frozen. */
+int af_dm_reload(struct af_disk *d, const char *table);
+/*
+ * Move all of @d, so far a linear mapping of @from, to @loop, a loop device over
+ * the new file @file.  A filesystem on it stays mounted.
+ */
+int af_dm_move(struct af_disk *d, const struct af_disk *from,
+	       struct af_disk *loop, const char *file);
 /* @lockfs: freeze the filesystem on it, @flush: wait for queued I/O. */
 int af_dm_suspend(struct af_disk *d, bool lockfs, bool flush);
 int af_dm_resume(struct af_disk *d);
 int af_dm_remove(struct af_disk *d);
+
+/*
+ * Start the raid1 array /dev/@name of @raid_disks, of which @n are there, with
+ * @kb of each.  @metadata as in sysfs: "none" or "external:...".
+ */
+int af_md_start(struct af_disk *d, const char *name, const char *metadata,
+		const struct af_disk *disk, unsigned int n,
+		unsigned int raid_disks, unsigned int kb, const char *state);
+/* Write to the file @file of the array in sysfs. */
+int af_md_write(const char *name, const char *file, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* mkswap and swapon; af_cleanup() switches it off. */
+int af_swapon(const char *node);
 
 /* --- filesystems ---------------------------------------------------------- */
 
@@ -163,6 +223,8 @@ int af_mkfs(const char *fs, const char *node, const char *opts);
 int af_mount(const char *fs, const char *node, const char *name,
 	     const char *opts, char *dir);
 int af_umount(const char *dir);
+/* The device number of the superblock, as trace events have it. */
+int af_mount_dev(const char *dir, dev_t *dev);
 /* fsck without repair: 0 if clean.  The filesystem must not be mounted. */
 int af_fsck(const char *fs, const char *node, const char *opts);
 /* FIFREEZE and FITHAW: 0 or -errno. */
@@ -228,6 +290,39 @@ int af_trace_event(const char *event);
 void af_trace_dump(unsigned int lines);
 /* The next recorded line that contains @what from *@pos on; *@pos starts as 0. */
 int af_trace_find(const char *what, long *pos, char *line, size_t size);
+
+/* A filesystem froze or thawed, or failed to.  Times are microseconds. */
+struct af_event {
+	bool thaw;
+	char fs[16];
+	char id[32];
+	dev_t dev;
+	int error;
+	long long begin, end;
+};
+
+#define AF_EVENTS	512
+
+struct af_events {
+	/* of freezing user tasks, of which the last try counts; 0 if not seen */
+	long long tasks_begin, tasks_frozen, tasks_thaw;
+	unsigned int nr;
+	struct af_event event[AF_EVENTS];
+};
+
+/* Record what freezes and thaws when; af_trace_arm() is for something else. */
+int af_events_arm(void);
+/* Read it when all that froze has thawed, or that many seconds have passed. */
+int af_events_read(struct af_events *ev, unsigned int seconds);
+/* The last time that the filesystem froze, or thawed, without an error. */
+const struct af_event *af_event_freeze(const struct af_events *ev, dev_t dev);
+const struct af_event *af_event_thaw(const struct af_events *ev, dev_t dev);
+/*
+ * NULL if @upper was frozen before the freeze of @lower began, and thawed when
+ * the thaw of @lower had ended; else what is wrong.
+ */
+const char *af_order_broken(const struct af_events *ev, dev_t upper, dev_t lower);
+void af_events_dump(const struct af_events *ev);
 
 struct af_klog {
 	int fd;

@@ -67,13 +67,6 @@ FIXTURE_TEARDOWN_PARENT(cycles)
 	EXPECT_EQ(0, af_cleanup());
 }
 
-static unsigned int from_env(const char *name, unsigned int def)
-{
-	const char *s = getenv(name);
-
-	return s && atoi(s) > 0 ? atoi(s) : def;
-}
-
 static int compare(const void *a, const void *b)
 {
 	long x = *(const long *)a, y = *(const long *)b;
@@ -83,8 +76,8 @@ static int compare(const void *a, const void *b)
 
 TEST_F_TIMEOUT(cycles, many_suspends_under_all_writers_without_a_failure, 880)
 {
-	unsigned int wanted = from_env("AF_CYCLES", 200);
-	unsigned int seconds = from_env("AF_CYCLES_SECONDS", 780);
+	unsigned int wanted = af_env("AF_CYCLES", 200);
+	unsigned int seconds = af_env("AF_CYCLES_SECONDS", 780);
 	long long begin = af_now_ms();
 	unsigned long before[NLOADS];
 	struct af_cycle c = { .delay = 0 };

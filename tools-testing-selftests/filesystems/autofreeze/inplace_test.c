@@ -12,16 +12,13 @@
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
-#include <linux/fuse.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/uio.h>
 
 #include "kselftest_harness.h"
 #include "af_fail.h"
+#include "fuse.h"
 
-#define FILE_INO	2
 #define FILE_SIZE	0x100000
 #define PAGE		4096
 #define HELD_OFFSET	0		/* reading there is not answered at once */
@@ -34,124 +31,35 @@ enum release {
 };
 
 struct server {
-	int fd;
 	int release;
 	__u64 held;		/* the request that is not answered */
 	__u32 held_size;
 	int thawed;
 };
 
-static void answer(struct server *s, __u64 unique, int error,
-		   const void *data, size_t len)
+/* What the server does not answer at once, and when it does. */
+static bool hold_read(struct fuse_server *f, __u64 unique,
+		      const struct fuse_read_in *rd)
 {
-	struct fuse_out_header oh = {
-		.len = sizeof(oh) + len, .error = error, .unique = unique,
-	};
-	struct iovec iov[2] = { { &oh, sizeof(oh) }, { (void *)data, len } };
+	struct server *s = f->private;
 
-	if (writev(s->fd, iov, len ? 2 : 1) < 0)
-		af_log("fuse: %s", strerror(errno));
+	if (rd->offset != HELD_OFFSET || get(s->release) == NOW)
+		return false;
+	s->held_size = rd->size;
+	set(s->held, unique);
+	return true;
 }
 
-static void fill_attr(struct fuse_attr *a, __u64 ino)
+static void release_read(struct fuse_server *f, bool thawed)
 {
-	memset(a, 0, sizeof(*a));
-	a->ino = ino;
-	a->mode = ino == FUSE_ROOT_ID ? S_IFDIR | 0755 : S_IFREG | 0644;
-	a->nlink = 1;
-	a->size = ino == FUSE_ROOT_ID ? 0 : FILE_SIZE;
-	a->blksize = PAGE;
-}
+	struct server *s = f->private;
 
-static void serve(struct server *s, struct fuse_in_header *ih)
-{
-	static char data[FILE_SIZE];
-	struct fuse_entry_out entry = { .nodeid = FILE_INO };
-	struct fuse_read_in *rd = (void *)(ih + 1);
-	struct fuse_open_out opened = { 0 };
-	struct fuse_init_out init = {
-		.major = FUSE_KERNEL_VERSION,
-		.minor = FUSE_KERNEL_MINOR_VERSION,
-		.max_readahead = 16 * PAGE,
-		.max_write = 128 << 10,
-		.flags = FUSE_ASYNC_READ,
-		/* one at a time, and nobody skips his turn for congestion */
-		.max_background = 1,
-		.congestion_threshold = 8,
-	};
-	struct fuse_attr_out attr = { .attr_valid = 3600 };
-
-	switch (ih->opcode) {
-	case FUSE_INIT:
-		answer(s, ih->unique, 0, &init, sizeof(init));
-		break;
-	case FUSE_LOOKUP:
-		entry.attr_valid = 3600;
-		entry.entry_valid = 3600;
-		fill_attr(&entry.attr, FILE_INO);
-		answer(s, ih->unique, 0, &entry, sizeof(entry));
-		break;
-	case FUSE_GETATTR:
-		fill_attr(&attr.attr, ih->nodeid);
-		answer(s, ih->unique, 0, &attr, sizeof(attr));
-		break;
-	case FUSE_OPEN:
-	case FUSE_OPENDIR:
-		answer(s, ih->unique, 0, &opened, sizeof(opened));
-		break;
-	case FUSE_READ:
-		if (rd->offset == HELD_OFFSET && get(s->release) != NOW) {
-			s->held_size = rd->size;
-			set(s->held, ih->unique);
-			break;
-		}
-		answer(s, ih->unique, 0, data, rd->size);
-		break;
-	case FUSE_FORGET:
-	case FUSE_BATCH_FORGET:
-	case FUSE_INTERRUPT:
-		break;
-	case FUSE_FLUSH:
-		/* Never again, or an exit waits for a server that is frozen. */
-		answer(s, ih->unique, -ENOSYS, NULL, 0);
-		break;
-	case FUSE_RELEASE:
-	case FUSE_RELEASEDIR:
-		answer(s, ih->unique, 0, NULL, 0);
-		break;
-	default:
-		answer(s, ih->unique, -EOPNOTSUPP, NULL, 0);
-		break;
-	}
-}
-
-static int server_run(void *arg)
-{
-	static char buf[256 << 10], zero[FILE_SIZE];
-	struct epoll_event ev = { .events = EPOLLIN };
-	int ep = epoll_create1(EPOLL_CLOEXEC);
-	struct server *s = arg;
-	ssize_t n;
-
-	if (ep < 0 || epoll_ctl(ep, EPOLL_CTL_ADD, s->fd, &ev))
-		return -errno;
-	for (;;) {
-		/* there are no signals but the freezer's */
-		n = epoll_wait(ep, &ev, 1, 20);
-		if (n < 0 && errno == EINTR)
-			set(s->thawed, s->thawed + 1);
-		if (s->held && (get(s->release) == NOW ||
-				(get(s->release) == WHEN_THAWED && s->thawed))) {
-			answer(s, s->held, 0, zero, s->held_size);
-			set(s->held, 0);
-		}
-		if (n <= 0)
-			continue;
-		n = read(s->fd, buf, sizeof(buf));
-		if (n >= (ssize_t)sizeof(struct fuse_in_header))
-			serve(s, (void *)buf);
-		else if (n < 0 && errno == ENODEV)
-			return 0;
+	if (thawed)
+		set(s->thawed, s->thawed + 1);
+	if (s->held && (get(s->release) == NOW ||
+			(get(s->release) == WHEN_THAWED && s->thawed))) {
+		fuse_answer(f, s->held, 0, f->data + HELD_OFFSET, s->held_size);
+		set(s->held, 0);
 	}
 }
 
@@ -194,9 +102,10 @@ static int write_from_mapping(void *arg)
 
 FIXTURE_SETUP(inplace)
 {
-	const char *why = af_setup(AF_NULL_BLK | variant->needs);
+	const char *why = af_setup(AF_NULL_BLK | AF_FUSE | variant->needs);
 	struct write_arg w = { .dir = self->dir };
-	char opts[128], path[256];
+	struct fuse_server *fuse;
+	char path[256];
 	int fd, i;
 
 	if (why)
@@ -212,17 +121,19 @@ FIXTURE_SETUP(inplace)
 	self->server = mmap(NULL, sizeof(*self->server), PROT_READ | PROT_WRITE,
 			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, self->server);
-	self->server->fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-	if (self->server->fd < 0)
-		SKIP(return, "needs CONFIG_FUSE_FS");
+	fuse = fuse_alloc(FILE_SIZE);
+	ASSERT_NE(NULL, fuse);
+	fuse->private = self->server;
+	fuse->hold = hold_read;
+	fuse->idle = release_read;
+	/* one at a time, and nobody skips his turn for congestion */
+	fuse->max_background = 1;
+	fuse->congestion_threshold = 8;
 	snprintf(self->fuse_dir, sizeof(self->fuse_dir), "%s", af_dir("fuse"));
-	snprintf(opts, sizeof(opts), "fd=%d,rootmode=40000,user_id=0,group_id=0",
-		 self->server->fd);
-	ASSERT_EQ(0, mount("fuse", self->fuse_dir, "fuse", 0, opts));
-	self->server_pid = af_spawn(server_run, self->server);
+	self->server_pid = fuse_start(fuse, self->fuse_dir);
 	ASSERT_LT(0, self->server_pid);
 
-	snprintf(path, sizeof(path), "%s/file", self->fuse_dir);
+	snprintf(path, sizeof(path), "%s/" FUSE_FILE, self->fuse_dir);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	ASSERT_LE(0, fd);
 	w.map = mmap(NULL, FILE_SIZE, PROT_READ, MAP_SHARED, fd, 0);

@@ -19,7 +19,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/swap.h>
@@ -116,54 +115,6 @@ static bool state_becomes(const char *want, unsigned int seconds)
 	return true;
 }
 
-/* Write to the sysfs file @fmt of the array. */
-static int md_write(const char *file, const char *fmt, ...)
-{
-	char path[160], val[64];
-	va_list ap;
-	int ret;
-
-	va_start(ap, fmt);
-	vsnprintf(val, sizeof(val), fmt, ap);
-	va_end(ap);
-	snprintf(path, sizeof(path), MD "%s", file);
-	ret = af_write(path, "%s", val);
-	if (ret)
-		af_log("%s to %s: %s", val, path, strerror(-ret));
-	return ret;
-}
-
-static int leg_write(const struct af_disk *leg, const char *file, long val)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "dev-%.31s/%.16s", leg->name, file);
-	return md_write(path, "%ld", val);
-}
-
-static int array_start(const struct af_disk *disk, const char *state)
-{
-	int i, ret;
-
-	/* A stopped array may stay, to be used again. */
-	ret = af_write("/sys/module/md_mod/parameters/new_array", NAME);
-	if (ret == -EEXIST && state_is("clear"))
-		ret = 0;
-	ret = ret ?: md_write("metadata_version", "external:autofreeze");
-	ret = ret ?: md_write("level", "raid1");
-	ret = ret ?: md_write("raid_disks", "%d", LEGS);
-	ret = ret ?: md_write("component_size", "%d", DATA_KB);
-	for (i = 0; i < LEGS; i++) {
-		ret = ret ?: md_write("new_dev", "%u:%u",
-				      major(disk[i].dev), minor(disk[i].dev));
-		ret = ret ?: leg_write(&disk[i], "offset", 0);
-		ret = ret ?: leg_write(&disk[i], "size", DATA_KB);
-		ret = ret ?: leg_write(&disk[i], "slot", i);
-	}
-	ret = ret ?: md_write("resync_start", "none");
-	return ret ?: md_write("array_state", state);
-}
-
 static void array_stop(void)
 {
 	int i, ret = 0;
@@ -179,23 +130,10 @@ static void array_stop(void)
 }
 
 struct array {
-	struct af_disk disk[LEGS];
+	struct af_disk disk[LEGS], md;
 	char dir[128];
 	struct af_klog log;
 };
-
-static const char *array_needs(unsigned int needs)
-{
-	const char *why = af_setup(AF_NULL_BLK | needs);
-	char stat[4096];
-
-	if (why)
-		return why;
-	if (af_read("/proc/mdstat", stat, sizeof(stat)) ||
-	    !strstr(stat, "[raid1]"))
-		return "needs CONFIG_BLK_DEV_MD and CONFIG_MD_RAID1";
-	return NULL;
-}
 
 static int array_setup(struct array *a, const char *state)
 {
@@ -209,7 +147,8 @@ static int array_setup(struct array *a, const char *state)
 		if (ret)
 			return ret;
 	}
-	ret = array_start(a->disk, state);
+	ret = af_md_start(&a->md, NAME, "external:autofreeze", a->disk, LEGS,
+			  LEGS, DATA_KB, state);
 	if (ret)
 		return ret;
 	return monitor_start();
@@ -246,7 +185,7 @@ FIXTURE_VARIANT_ADD(filesystem, xfs) { .fs = "xfs", .needs = AF_XFS };
 
 FIXTURE_SETUP(filesystem)
 {
-	const char *why = array_needs(variant->needs);
+	const char *why = af_setup(AF_NULL_BLK | AF_MD | variant->needs);
 
 	if (why)
 		SKIP(return, "%s", why);
@@ -310,7 +249,7 @@ FIXTURE(idle_array) {
 
 FIXTURE_SETUP(idle_array)
 {
-	const char *why = array_needs(0);
+	const char *why = af_setup(AF_NULL_BLK | AF_MD);
 
 	if (why)
 		SKIP(return, "%s", why);
@@ -380,7 +319,7 @@ FIXTURE(read_auto_array) {
 
 FIXTURE_SETUP(read_auto_array)
 {
-	const char *why = array_needs(0);
+	const char *why = af_setup(AF_NULL_BLK | AF_MD);
 
 	if (why)
 		SKIP(return, "%s", why);
@@ -420,7 +359,7 @@ FIXTURE(swap) {
 
 FIXTURE_SETUP(swap)
 {
-	const char *why = array_needs(AF_HIBERNATE);
+	const char *why = af_setup(AF_NULL_BLK | AF_MD | AF_HIBERNATE);
 	char swaps[4096], *line, *end;
 	struct stat st;
 

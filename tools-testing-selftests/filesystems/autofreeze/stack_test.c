@@ -36,18 +36,6 @@ FIXTURE_VARIANT_ADD(stack, ext4_on_xfs_on_ext4) {
 	.fs = { "ext4", "xfs", "ext4" }, .mb = { 480, 320, 96 }, .levels = 3,
 };
 
-static int make_file(const char *path, off_t size)
-{
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	int ret = 0;
-
-	if (fd < 0 || ftruncate(fd, size))
-		ret = -errno;
-	if (fd >= 0)
-		close(fd);
-	return ret;
-}
-
 FIXTURE_SETUP(stack)
 {
 	struct af_disk_opts o = { .mb = variant->mb[0] };
@@ -62,7 +50,7 @@ FIXTURE_SETUP(stack)
 	for (i = 0; i < variant->levels; i++) {
 		if (i) {
 			snprintf(path, sizeof(path), "%s/image", self->dir[i - 1]);
-			ASSERT_EQ(0, make_file(path, variant->mb[i] * MB));
+			ASSERT_EQ(0, af_file_create(path, variant->mb[i] * MB));
 			ASSERT_EQ(0, af_loop_attach(&self->disk[i], path));
 		}
 		snprintf(name, sizeof(name), "level%u", i);
@@ -162,7 +150,7 @@ FIXTURE_SETUP(loop)
 	ASSERT_EQ(0, af_mount(variant->fs, self->disk.node, "disk", NULL,
 			      self->dir));
 	snprintf(path, sizeof(path), "%s/image", self->dir);
-	ASSERT_EQ(0, make_file(path, 64 * MB));
+	ASSERT_EQ(0, af_file_create(path, 64 * MB));
 	ASSERT_EQ(0, af_loop_attach(&self->loop, path));
 	ASSERT_EQ(0, af_set("/proc/sys/vm/dirty_writeback_centisecs", "2"));
 	ASSERT_EQ(0, af_set("/proc/sys/vm/dirty_expire_centisecs", "2"));
@@ -194,7 +182,7 @@ TEST_F_TIMEOUT(loop, write_back_to_a_frozen_file_does_not_hold_up_suspend, 90)
 	ASSERT_LT(0, af_spawn(dirty_device, self->loop.node));
 	snprintf(path, sizeof(path), "%s/dirty", self->slow_dir);
 	for (cycle = 0; cycle < 8; cycle++) {
-		ASSERT_EQ(0, make_file(path, 65536 + cycle));
+		ASSERT_EQ(0, af_file_create(path, 65536 + cycle));
 		af_sleep_ms(500);
 		ASSERT_EQ(0, af_suspend(0));
 	}
