@@ -21,7 +21,7 @@ read -r _ tip <"$work/applied"
 stamps=$work/bisect
 out=$RESULTS/bisect
 mkdir -p "$stamps" "$out"
-config=$(find "$top/config" "$top/tools-testing-selftests" -type f -name '*config' -exec cat {} + | cksum | cut -d ' ' -f 1)$FLAVOUR
+config=$(find "$top/config" "$top/tools-testing-selftests" -type f -name '*config' | sort | xargs cat | cksum | cut -d ' ' -f 1)$FLAVOUR
 setup=$(cat "$top/guest/init.c" "$scripts/tests.sh" | cksum | cut -d ' ' -f 1)
 tests=$(git -C "$series" rev-parse --short=12 "$tip:tools/testing/selftests")
 
