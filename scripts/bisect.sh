@@ -21,7 +21,8 @@ read -r _ tip <"$work/applied"
 stamps=$work/bisect
 out=$RESULTS/bisect
 mkdir -p "$stamps" "$out"
-setup=$(cat "$top/config/base.config" "$top/guest/init.c" "$scripts/tests.sh" | cksum | cut -d ' ' -f 1)
+config=$(find "$top/config" "$top/tools-testing-selftests" -type f -name '*config' | sort | xargs cat | cksum | cut -d ' ' -f 1)$FLAVOUR
+setup=$(cat "$top/guest/init.c" "$scripts/tests.sh" | cksum | cut -d ' ' -f 1)
 tests=$(git -C "$series" rev-parse --short=12 "$tip:tools/testing/selftests")
 
 warnings()	# of the log $1, without line numbers
@@ -74,9 +75,9 @@ wanted()
 boots()		# BZIMAGE N FILE
 {
 	eval "set -- \"$1\" $2 $(sed 's/.*/"&"/' "$3" | tr '\n' ' ')"
-	image=$1 dir=$out/$2 results=$out/$2.results
+	boot=$1 dir=$out/$2 results=$out/$2.results
 	shift 2
-	APPEND='' MAX_SECS=150 GUESTS=$((JOBS > 2 ? JOBS : 3)) sh "$scripts/tests.sh" "$image" "$dir" "$@" || return 1
+	APPEND='' MAX_SECS=150 GUESTS=$((JOBS > 2 ? JOBS : 3)) sh "$scripts/tests.sh" "$boot" "$dir" "$@" || return 1
 	for t; do
 		tail -n 1 "$dir/$(name_of "$t")/ktap"
 	done >"$results"
@@ -95,13 +96,18 @@ finish()
 	if [ -n "$running" ]; then
 		wait "$running" || why="the tests did not run, see $was.log"
 		running=''
-		[ -n "$why" ] || cp "$out/$was.results" "$stamp"
 		rm -f "$out/$was.bzImage"
+	elif [ -n "$stamp" ]; then
+		cp "$stamp" "$out/$was.results"
 	fi
 	if [ -z "$only" ] && [ -z "$why" ]; then
-		cp "$stamp" "$out/$was.results"
-		text="$(grep -c '^ok' "$stamp" || :) of $(wc -l <"$stamp") tests pass"
-		! grep -qv '^ok' "$stamp" || why="fails $(sed -n 's/^not ok [0-9]* //p' "$stamp" | tr '\n' ' ')"
+		r=$out/$was.results
+		text="$(grep -c '^ok' "$r" || :) of $(wc -l <"$r") tests pass"
+		if grep -qv '^ok' "$r"; then
+			why="fails $(sed -n 's/^not ok [0-9]* //p' "$r" | tr '\n' ' ')"
+		elif [ ! -f "$stamp" ]; then
+			cp "$r" "$stamp"
+		fi
 	fi
 	[ -z "$why" ] && v=ok || { v="not ok" bad=1 text=$why; }
 	echo "$v ${was#0} $name: $text" | tee -a "$RESULTS/bisect.ktap"
@@ -113,7 +119,7 @@ for c in $(git -C "$scratch" rev-list --reverse "$(cat "$work/base.commit")..$ti
 	new_name=$(patches | sed -n "${n}p")
 	tree=$(git -C "$scratch" rev-parse --short=12 "$c^{tree}")
 	id=$(printf %02d $n)
-	w1=$stamps/$tree-$(git -C "$scratch" rev-parse --short=12 "$c^^{tree}")-$setup.w1
+	w1=$stamps/$tree-$(git -C "$scratch" rev-parse --short=12 "$c^^{tree}")-$config.w1
 	if [ ! -f "$w1" ]; then
 		say "bisect $n/$count: objects of $new_name"
 		objects "$c" >"$out/$id-w1.log" 2>&1 && : >"$w1" ||
@@ -122,15 +128,22 @@ for c in $(git -C "$scratch" rev-list --reverse "$(cat "$work/base.commit")..$ti
 	new_stamp=''
 	if [ -z "$only" ] && [ -z "$new_why" ]; then
 		wanted $n >"$out/$id.wanted"
-		say "bisect $n/$count: kernel and $(wc -l <"$out/$id.wanted") tests of $new_name"
-		git -C "$scratch" checkout -q -f --detach "$c"
-		if sh "$scripts/build.sh" "$scratch" >"$out/$id-build.log" 2>&1; then
-			cp "$(image "$scratch")" "$out/$id.bzImage"
-			# what changes nothing in the kernel has been tested
-			new_stamp=$stamps/$(cat "$out/$id.bzImage" "$out/$id.wanted" | sha1sum | cut -c 1-20)-$setup-$tests.results
-		else
-			new_why="does not build, see $id-build.log"
+		known=$stamps/$tree-$config.image sum=''
+		# what changes nothing in the kernel has been tested
+		stamp_of() { echo "$stamps/$(echo "$1" | cat - "$out/$id.wanted" | sha1sum | cut -c 1-20)-$setup-$tests.results"; }
+		[ ! -f "$known" ] || read -r sum <"$known"
+		if [ -z "$sum" ] || [ ! -f "$(stamp_of "$sum")" ]; then
+			say "bisect $n/$count: kernel and $(wc -l <"$out/$id.wanted") tests of $new_name"
+			git -C "$scratch" checkout -q -f --detach "$c"
+			if sh "$scripts/build.sh" "$scratch" >"$out/$id-build.log" 2>&1; then
+				cp "$(image "$scratch")" "$out/$id.bzImage"
+				sum=$(sha1sum <"$out/$id.bzImage" | cut -d ' ' -f 1)
+				echo "$sum" >"$known"
+			else
+				new_why="does not build, see $id-build.log"
+			fi
 		fi
+		[ -n "$new_why" ] || new_stamp=$(stamp_of "$sum")
 	fi
 	finish
 	was=$id name=$new_name why=$new_why stamp=$new_stamp

@@ -71,8 +71,9 @@ finish()
 	while read -r t; do
 		b=$(cat "$(stamp "$base_id" "$t")") s=$(cat "$(stamp "$series_id" "$t")") mu=$(cat "$(stamp "$was_id" "$t")")
 		v=''
-		[ "$s" = green ] || v=" <- $s on the series"
-		[ "$mu" = red ] || v="$v <- the mutant stays $mu"
+		# what should not be is run again the next time
+		[ "$s" = green ] || { v=" <- $s on the series"; rm -f "$(stamp "$series_id" "$t")"; }
+		[ "$mu" = red ] || { v="$v <- the mutant stays $mu"; rm -f "$(stamp "$was_id" "$t")"; }
 		printf '%-26s %-76s %-6s %-6s %-6s%s\n' "$was" "$t" "$b" "$mu" "$s" "$v" | tee -a "$RESULTS/mutants.txt"
 	done <"$out/$was.red"
 	running=''
