@@ -89,6 +89,8 @@ count=$(git -C "$scratch" rev-list --count "$(cat "$work/base.commit")..$tip")
 
 # The tests of one prefix run while the next one is built
 running=''
+trap '[ -z "$running" ] || kill $running 2>/dev/null || :' EXIT
+trap 'exit 130' INT TERM
 finish()
 {
 	[ -n "$was" ] || return 0

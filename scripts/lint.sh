@@ -7,7 +7,8 @@
 . "$(dirname "$0")/lib.sh"
 
 all="shellcheck series_lists_each_patch from_and_trailers checkpatch round_trip selftests_are_in_the_series
-am_and_quiltimport_agree no_freezer_left no_debian_context maintainers_applies kernel_doc no_new_warnings"
+am_and_quiltimport_agree no_freezer_left no_debian_context maintainers_applies mutants_apply kernel_doc
+no_new_warnings"
 touched() { git -C "$series" diff --name-only --diff-filter=d "$(cat "$work/base.commit")" HEAD -- "$@"; }
 # without line numbers, to compare
 normal() { sed -n -E 's/^(\.\.\/)?([^: ]+):[0-9]+(:[0-9]+)?:/\2:/p' "$1" | grep -E 'warning|error|Warning' |
@@ -24,6 +25,8 @@ series_lists_each_patch()
 		0004-kernfs-reclaim-wq; do
 		grep -qx "$n.patch" "$out/listed" || { echo "$n.patch is missing"; return 1; }
 	done
+	n=$(patches | wc -l)
+	grep -q "^Subject: \[PATCH 0/$n\]" "$top/cover-letter.txt" || { echo "cover-letter.txt is not for $n patches"; return 1; }
 }
 
 from_and_trailers()
@@ -100,6 +103,15 @@ no_freezer_left()
 no_debian_context() { ! (cd "$top" && patches | xargs -r grep -nF 'MODULE_SOFTDEP("pre: crypto-crc32c")'); }
 
 maintainers_applies() { [ ! -f "$top/MAINTAINERS.diff" ] || git -C "$series" apply --check "$top/MAINTAINERS.diff"; }
+
+mutants_apply()
+{
+	bad=0
+	for m in "$top"/mutants/*.patch; do
+		git -C "$series" apply --check "$m" || { echo "${m##*/} does not apply to the series"; bad=1; }
+	done
+	return $bad
+}
 
 kernel_doc()
 {

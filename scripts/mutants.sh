@@ -63,6 +63,8 @@ verdicts "$(image "$series")" "$series_id" "$out/series" "$out/red"
 
 # The tests of one mutant run while the next one is built
 running=''
+trap '[ -z "$running" ] || kill $running 2>/dev/null || :' EXIT
+trap 'exit 130' INT TERM
 finish()
 {
 	[ -n "$running" ] || return 0
