@@ -34,7 +34,8 @@ fi
 gcc -O2 -Wall -Wextra -Werror -static -o "$work/init" "$top/guest/init.c"
 sh "$scripts/initramfs.sh" tools "$work/tools.cpio" "$work/init"
 
-[ -z "$FLAVOUR" ] || export MEM=2G	# KASAN takes an eighth, and more
+slow=1
+[ -z "$FLAVOUR" ] || { slow=3; export MEM=2G; }	# KASAN takes an eighth of it, and more
 accel=$(sh "$scripts/accel.sh" "$boot")
 [ $# -gt 0 ] || { eval "set -- $(sed 's/.*:\(.*\)/"\1"/' "$bin/kselftest-list.txt" | tr '\n' ' ')"; }
 
@@ -44,7 +45,8 @@ one()		# NUMBER OF TEST DIR
 	n=$1 of=$2 t=$3 vm=$4
 	name=${t%% *} id=${vm##*/}
 	case $t in *' '*) args=${t#* } ;; *) args='' ;; esac
-	dir=$(sed -n "s/^\(.*\):$name\$/\1/p" "$bin/kselftest-list.txt")
+	dir=$(cd "$bin" && find . -name "$name" -type f)
+	dir=${dir%/*}
 	rm -rf "$vm"
 	mkdir -p "$vm"
 	say "test $n/$of: $t"
@@ -55,6 +57,7 @@ one()		# NUMBER OF TEST DIR
 	secs=$(sed -n 's/^timeout=//p' "$bin/$dir/settings" 2>/dev/null)
 	: "${secs:=45}"
 	[ "$secs" -le "${MAX_SECS:-$secs}" ] || secs=$MAX_SECS
+	secs=$((secs * slow))
 	echo "$secs $name $args" >"$vm/list"
 	find "$bin/$dir" -maxdepth 1 -type f -exec sh "$scripts/initramfs.sh" tests "$vm/initrd.tests" "$vm/list" {} +
 	cat "$work/tools.cpio" "$vm/initrd.tests" >"$vm/initrd"
@@ -64,7 +67,7 @@ one()		# NUMBER OF TEST DIR
 		rc=0
 		ACCEL=$accel sh "$scripts/vm.sh" "$vm" $((secs + 60)) "$boot" "$vm/initrd" -d "$vm/swap.img,swap" \
 			-d "$vm/xfs.img,scratch-xfs" -d "$vm/ext4.img,scratch-ext4" \
-			-a "${APPEND-panic_on_warn=1}" &
+			-a "${APPEND-panic_on_warn=1} AF_SLOW=$slow" &
 		guest=$!
 		wait $guest || rc=$?
 		# What dies before there is any user space says nothing about the

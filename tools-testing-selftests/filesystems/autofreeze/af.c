@@ -52,6 +52,7 @@ static struct shared {
 	int error;
 	long ms;
 	long slept_ms;
+	long long begin_us;
 } *sh;
 
 static __attribute__((constructor)) void af_init(void)
@@ -236,6 +237,11 @@ unsigned int af_env(const char *name, unsigned int def)
 	return s && atoi(s) > 0 ? (unsigned int)atoi(s) : def;
 }
 
+unsigned int af_secs(unsigned int seconds)
+{
+	return seconds * af_env("AF_SLOW", 1);
+}
+
 long long af_now_ms(void)
 {
 	struct timespec ts;
@@ -275,7 +281,7 @@ char af_task_state(pid_t pid)
 /* Works for any task, but only a child can tell how it ended. */
 static int wait_pid(pid_t pid, unsigned int seconds)
 {
-	long long end = af_now_ms() + seconds * 1000LL;
+	long long end = af_now_ms() + af_secs(seconds) * 1000LL;
 	unsigned int pause = 1;
 	int status;
 	char state;
@@ -1320,6 +1326,7 @@ static int do_cycle(void *arg)
 	struct af_cycle *c = arg;
 	unsigned int wake = c->wake;
 	long long t, asleep;
+	struct timespec ts;
 	time_t alarm = 0;
 
 	do {
@@ -1331,6 +1338,8 @@ static int do_cycle(void *arg)
 			wake *= 3;
 		}
 		t = af_now_ms();
+		clock_gettime(CLOCK_MONOTONIC, &ts);
+		sh->begin_us = ts.tv_sec * 1000000LL + ts.tv_nsec / 1000;
 		asleep = af_asleep_ms();
 		sh->error = write_str("/sys/power/state", c->state);
 	} while (sh->error == -EBUSY && wake && wake < 100 &&
@@ -1369,6 +1378,7 @@ int af_cycle_wait(struct af_cycle *c, unsigned int seconds)
 	c->error = sh->error;
 	c->ms = sh->ms;
 	c->slept_ms = sh->slept_ms;
+	c->begin_us = sh->begin_us;
 	return c->error;
 }
 
@@ -1574,7 +1584,7 @@ static int events_read(struct af_events *ev)
 	char line[512], *p;
 	struct af_event *e;
 	unsigned int ma, mi;
-	long long us, t;
+	long long us, t, order = 0;
 	FILE *f;
 
 	memset(ev, 0, sizeof(*ev));
@@ -1591,6 +1601,12 @@ static int events_read(struct af_events *ev)
 			ev->tasks_begin = t;
 		else if (strstr(line, "suspend_resume: thaw_processes[0] begin"))
 			ev->tasks_thaw = t;
+		else if (strstr(line, "suspend_resume: freeze_processes[0] end"))
+			ev->frozen = t;
+		else if (strstr(line, "suspend_resume: order_filesystems[0] begin"))
+			order = t;
+		else if (strstr(line, "suspend_resume: order_filesystems["))
+			ev->ordering = t - order;
 
 		e = &ev->event[ev->nr];
 		p = strstr(line, "filesystem_freeze: ");
@@ -1622,8 +1638,10 @@ int af_events_read(struct af_events *ev, unsigned int seconds)
 			frozen += !ev->event[i].thaw && !ev->event[i].error;
 			thawed += ev->event[i].thaw;
 		}
+		/* times read while events are added can be wrong: read again */
 		if (thawed >= frozen)
-			return 0;
+			return write_str(TRACE "/tracing_on", "0") ?:
+			       events_read(ev);
 		if (af_now_ms() > end)
 			return -ETIMEDOUT;
 		af_sleep_ms(50);

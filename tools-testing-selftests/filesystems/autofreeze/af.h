@@ -110,6 +110,12 @@ int af_own(void);
 /* A positive number from the environment, or @def. */
 unsigned int af_env(const char *name, unsigned int def);
 
+/*
+ * @seconds where nothing slows the kernel down: AF_SLOW in the environment says
+ * how many times longer all that is waited for may take, with KASAN for one.
+ */
+unsigned int af_secs(unsigned int seconds);
+
 /* Make AF_DIR/name and return its path (static storage, one per call site use). */
 const char *af_dir(const char *name);
 
@@ -253,6 +259,7 @@ struct af_cycle {
 	int error;		/* -errno of the write to /sys/power/state */
 	long ms;		/* how long it took, time asleep not counted */
 	long slept_ms;		/* how long the machine was really asleep */
+	long long begin_us;	/* when it began, on the clock of struct af_events */
 	pid_t pid;		/* the task that did it */
 };
 
@@ -306,6 +313,8 @@ struct af_event {
 struct af_events {
 	/* of freezing user tasks, of which the last try counts; 0 if not seen */
 	long long tasks_begin, tasks_frozen, tasks_thaw;
+	long long frozen;	/* tasks and filesystems */
+	long long ordering;	/* how long it took to find the order */
 	unsigned int nr;
 	struct af_event event[AF_EVENTS];
 };

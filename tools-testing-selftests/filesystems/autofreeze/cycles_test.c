@@ -74,7 +74,7 @@ static int compare(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-TEST_F_TIMEOUT(cycles, many_suspends_under_all_writers_without_a_failure, 880)
+TEST_F_TIMEOUT(cycles, many_suspends_under_all_writers_without_a_failure, af_secs(880))
 {
 	unsigned int wanted = af_env("AF_CYCLES", 200);
 	unsigned int seconds = af_env("AF_CYCLES_SECONDS", 780);

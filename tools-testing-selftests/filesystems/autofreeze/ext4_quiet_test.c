@@ -100,7 +100,7 @@ FIXTURE_TEARDOWN_PARENT(frozen_ext4)
 	af_cleanup();
 }
 
-TEST_F_TIMEOUT(frozen_ext4, superblock_update_waits_for_the_thaw, 60)
+TEST_F_TIMEOUT(frozen_ext4, superblock_update_waits_for_the_thaw, af_secs(60))
 {
 	struct counts before, after;
 	char path[128];
@@ -130,7 +130,7 @@ TEST_F_TIMEOUT(frozen_ext4, superblock_update_waits_for_the_thaw, 60)
 	EXPECT_GE(count(&self->disk).writes, before.writes + 4);
 }
 
-TEST_F_TIMEOUT(frozen_ext4, discards_wait_for_the_thaw, 120)
+TEST_F_TIMEOUT(frozen_ext4, discards_wait_for_the_thaw, af_secs(120))
 {
 	const int nr = 300;
 	struct counts start, before, after;
@@ -221,7 +221,7 @@ FIXTURE_TEARDOWN_PARENT(suspended)
 	af_cleanup();
 }
 
-TEST_F_TIMEOUT(suspended, is_written_back_before_sleep, 60)
+TEST_F_TIMEOUT(suspended, is_written_back_before_sleep, af_secs(60))
 {
 	const int nr = 16;
 	const size_t size = 65536;
@@ -238,7 +238,7 @@ TEST_F_TIMEOUT(suspended, is_written_back_before_sleep, 60)
 	EXPECT_LE(before.sectors + nr * size / 512, count(&self->disk).sectors);
 }
 
-TEST_F_TIMEOUT(suspended, is_quiet_while_tasks_are_frozen, 60)
+TEST_F_TIMEOUT(suspended, is_quiet_while_tasks_are_frozen, af_secs(60))
 {
 	struct af_window w;
 	int i;

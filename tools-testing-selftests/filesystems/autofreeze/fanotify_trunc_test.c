@@ -135,7 +135,7 @@ FIXTURE_TEARDOWN_PARENT(open_trunc)
 	ASSERT_TRUE(asked(self->fan, 5000));					\
 	pid_; })
 
-TEST_F_TIMEOUT(open_trunc, freeze_does_not_wait_for_the_listener, 60)
+TEST_F_TIMEOUT(open_trunc, freeze_does_not_wait_for_the_listener, af_secs(60))
 {
 	pid_t pid = open_and_wait_for_the_listener();
 
@@ -150,7 +150,7 @@ TEST_F_TIMEOUT(open_trunc, freeze_does_not_wait_for_the_listener, 60)
 	EXPECT_EQ(0, size_of(self->path));
 }
 
-TEST_F_TIMEOUT(open_trunc, suspend_does_not_wait_for_the_listener, 90)
+TEST_F_TIMEOUT(open_trunc, suspend_does_not_wait_for_the_listener, af_secs(90))
 {
 	pid_t pid = open_and_wait_for_the_listener();
 	struct af_cycle c = { .deadline = 15 };
@@ -164,7 +164,7 @@ TEST_F_TIMEOUT(open_trunc, suspend_does_not_wait_for_the_listener, 90)
 	EXPECT_EQ(0, size_of(self->path));
 }
 
-TEST_F_TIMEOUT(open_trunc, freeze_does_not_wait_for_a_lease_holder, 90)
+TEST_F_TIMEOUT(open_trunc, freeze_does_not_wait_for_a_lease_holder, af_secs(90))
 {
 	char locks[4096] = "";
 	pid_t pid;
@@ -193,7 +193,7 @@ TEST_F_TIMEOUT(open_trunc, freeze_does_not_wait_for_a_lease_holder, 90)
 	EXPECT_EQ(0, size_of(self->path));
 }
 
-TEST_F_TIMEOUT(open_trunc, refused_open_does_not_truncate, 60)
+TEST_F_TIMEOUT(open_trunc, refused_open_does_not_truncate, af_secs(60))
 {
 	pid_t pid = open_and_wait_for_the_listener();
 
@@ -208,7 +208,7 @@ TEST_F_TIMEOUT(open_trunc, refused_open_does_not_truncate, 60)
 }
 
 /* -EROFS comes before anybody is asked, also where a read-only open would do. */
-TEST_F_TIMEOUT(open_trunc, read_only_mount_refuses_before_the_listener_is_asked, 60)
+TEST_F_TIMEOUT(open_trunc, read_only_mount_refuses_before_the_listener_is_asked, af_secs(60))
 {
 	ASSERT_EQ(0, fanotify_mark(self->fan, FAN_MARK_ADD, FAN_OPEN_PERM,
 				   AT_FDCWD, self->path));
@@ -223,7 +223,7 @@ TEST_F_TIMEOUT(open_trunc, read_only_mount_refuses_before_the_listener_is_asked,
 }
 
 /* A mount cannot become read-only between the check and the truncation. */
-TEST_F_TIMEOUT(open_trunc, mount_stays_writable_until_truncated, 60)
+TEST_F_TIMEOUT(open_trunc, mount_stays_writable_until_truncated, af_secs(60))
 {
 	pid_t pid;
 

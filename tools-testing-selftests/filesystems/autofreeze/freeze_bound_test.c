@@ -102,7 +102,7 @@ static void expect_recovery(struct __test_metadata *_metadata,
 	EXPECT_EQ(0, af_fsck(variant->fs, self->disk.node, NULL));
 }
 
-TEST_F_TIMEOUT(stuck, write_back_that_never_ends_does_not_hold_up_suspend, 120)
+TEST_F_TIMEOUT(stuck, write_back_that_never_ends_does_not_hold_up_suspend, af_secs(120))
 {
 	struct af_cycle c = { .deadline = 20 };
 	int i;
@@ -123,7 +123,7 @@ TEST_F_TIMEOUT(stuck, write_back_that_never_ends_does_not_hold_up_suspend, 120)
 	expect_recovery(_metadata, self, variant);
 }
 
-TEST_F_TIMEOUT(stuck, freeze_fs_that_never_ends_fails_hibernation_in_time, 120)
+TEST_F_TIMEOUT(stuck, freeze_fs_that_never_ends_fails_hibernation_in_time, af_secs(120))
 {
 	struct af_cycle c = { .state = "disk", .deadline = 20 };
 	struct af_cycle again = { .deadline = 20 };
@@ -151,7 +151,7 @@ TEST_F_TIMEOUT(stuck, freeze_fs_that_never_ends_fails_hibernation_in_time, 120)
 	expect_recovery(_metadata, self, variant);
 }
 
-TEST_F_TIMEOUT(stuck, wakeup_ends_a_stuck_write_back_at_once, 120)
+TEST_F_TIMEOUT(stuck, wakeup_ends_a_stuck_write_back_at_once, af_secs(120))
 {
 	struct af_cycle c = { .deadline = 20 };
 	long long late;
@@ -172,7 +172,7 @@ TEST_F_TIMEOUT(stuck, wakeup_ends_a_stuck_write_back_at_once, 120)
 	expect_recovery(_metadata, self, variant);
 }
 
-TEST_F_TIMEOUT(stuck, wakeup_ends_a_stuck_freeze_fs_at_once, 120)
+TEST_F_TIMEOUT(stuck, wakeup_ends_a_stuck_freeze_fs_at_once, af_secs(120))
 {
 	struct af_cycle c = { .state = "disk", .deadline = 20 };
 	long long late;
@@ -240,7 +240,7 @@ FIXTURE_TEARDOWN_PARENT(slow)
 	af_cleanup();
 }
 
-TEST_F_TIMEOUT(slow, write_back_longer_than_the_timeout_is_no_failure, 120)
+TEST_F_TIMEOUT(slow, write_back_longer_than_the_timeout_is_no_failure, af_secs(120))
 {
 	struct af_cycle c = { .deadline = 60 };
 
@@ -255,7 +255,7 @@ TEST_F_TIMEOUT(slow, write_back_longer_than_the_timeout_is_no_failure, 120)
 	EXPECT_EQ(0, af_writable(self->dir, 10));
 }
 
-TEST_F_TIMEOUT(slow, wakeup_ends_a_long_write_back_at_once, 120)
+TEST_F_TIMEOUT(slow, wakeup_ends_a_long_write_back_at_once, af_secs(120))
 {
 	struct af_cycle c = { .deadline = 60 };
 	struct disk_io before, after;
@@ -344,7 +344,7 @@ FIXTURE_TEARDOWN_PARENT(inverted)
  * one cannot write.  Without the order of what stands on what, the best that
  * can happen is an end to it.
  */
-TEST_F_TIMEOUT(inverted, suspend_returns_and_both_can_be_used, 120)
+TEST_F_TIMEOUT(inverted, suspend_returns_and_both_can_be_used, af_secs(120))
 {
 	struct af_cycle c = { .deadline = 20 };
 	int i;
@@ -362,7 +362,7 @@ TEST_F_TIMEOUT(inverted, suspend_returns_and_both_can_be_used, 120)
 	}
 }
 
-TEST_F_TIMEOUT(inverted, hibernation_returns_and_both_can_be_used, 120)
+TEST_F_TIMEOUT(inverted, hibernation_returns_and_both_can_be_used, af_secs(120))
 {
 	struct af_cycle c = { .state = "disk", .deadline = 20 };
 	long long begin;

@@ -13,6 +13,7 @@
  */
 #define _GNU_SOURCE
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <linux/types.h>
 
 #include "kselftest_harness.h"
@@ -125,7 +126,7 @@ static void expect_only_the_user_freeze_is_left(struct __test_metadata *_metadat
 	EXPECT_EQ(0, af_writable(dirs[USER_FROZEN], 10));
 }
 
-TEST_F_TIMEOUT(bad_disk, hibernation_fails_with_its_errno_and_thaws_the_others, 90)
+TEST_F_TIMEOUT(bad_disk, hibernation_fails_with_its_errno_and_thaws_the_others, af_secs(90))
 {
 	int i;
 
@@ -138,7 +139,7 @@ TEST_F_TIMEOUT(bad_disk, hibernation_fails_with_its_errno_and_thaws_the_others, 
 			EXPECT_EQ(0, af_writable(self->dir[i], 10));
 }
 
-TEST_F_TIMEOUT(bad_disk, suspend_goes_on_without_it_and_warns, 90)
+TEST_F_TIMEOUT(bad_disk, suspend_goes_on_without_it_and_warns, af_secs(90))
 {
 	struct af_cycle sleep = { .state = "mem", .wake = 3 };
 	int i;
@@ -160,7 +161,7 @@ TEST_F_TIMEOUT(bad_disk, suspend_goes_on_without_it_and_warns, 90)
 	af_write(WAKEALARM, "0");
 }
 
-TEST_F_TIMEOUT(bad_disk, hibernation_works_again_when_the_disk_does, 90)
+TEST_F_TIMEOUT(bad_disk, hibernation_works_again_when_the_disk_does, af_secs(90))
 {
 	char table[128];
 
@@ -242,7 +243,7 @@ static int count_named(struct af_klog *k, const char *fs, struct af_disk *disks)
 	return n;
 }
 
-TEST_F_TIMEOUT(injected, nth_failure_fails_hibernation_and_thaws_the_others, 180)
+TEST_F_TIMEOUT(injected, nth_failure_fails_hibernation_and_thaws_the_others, af_secs(180))
 {
 	unsigned int nth;
 	struct af_klog log;
@@ -263,7 +264,7 @@ TEST_F_TIMEOUT(injected, nth_failure_fails_hibernation_and_thaws_the_others, 180
 	EXPECT_EQ(0, hibernate());
 }
 
-TEST_F_TIMEOUT(injected, suspend_goes_on_and_warns, 90)
+TEST_F_TIMEOUT(injected, suspend_goes_on_and_warns, af_secs(90))
 {
 	struct af_klog log;
 	int i;
@@ -286,7 +287,7 @@ TEST_F_TIMEOUT(injected, suspend_goes_on_and_warns, 90)
  * Drivers return what they like.  An errno by which the kernel might tell
  * itself something else is still the failure of a filesystem.
  */
-TEST_F_TIMEOUT(injected, no_errno_is_taken_for_something_else, 180)
+TEST_F_TIMEOUT(injected, no_errno_is_taken_for_something_else, af_secs(180))
 {
 	static const int errors[] = {
 		-ESHUTDOWN, -ETIMEDOUT, -EAGAIN, -EINTR, -EBUSY, -EROFS,
@@ -360,7 +361,7 @@ static void expect_both_work(struct __test_metadata *_metadata,
 	EXPECT_EQ(0, af_umount(self->dir));
 }
 
-TEST_F_TIMEOUT(dead, shut_down_filesystem_keeps_nothing_from_working, 120)
+TEST_F_TIMEOUT(dead, shut_down_filesystem_keeps_nothing_from_working, af_secs(120))
 {
 	__u32 how = GOINGDOWN_NOLOGFLUSH;
 	int fd;
@@ -376,7 +377,7 @@ TEST_F_TIMEOUT(dead, shut_down_filesystem_keeps_nothing_from_working, 120)
 	expect_both_work(_metadata, self, variant);
 }
 
-TEST_F_TIMEOUT(dead, unplugged_disk_keeps_nothing_from_working, 120)
+TEST_F_TIMEOUT(dead, unplugged_disk_keeps_nothing_from_working, af_secs(120))
 {
 	ASSERT_EQ(0, af_mkfs(variant->fs, self->disk.node, NULL));
 	ASSERT_EQ(0, af_mount(variant->fs, self->disk.node, "dead", NULL, self->dir));
@@ -387,7 +388,7 @@ TEST_F_TIMEOUT(dead, unplugged_disk_keeps_nothing_from_working, 120)
 }
 
 /* The journal or log aborts at the first write, which may be the freeze's. */
-TEST_F_TIMEOUT(dead, disk_that_fails_all_io_keeps_nothing_from_working, 120)
+TEST_F_TIMEOUT(dead, disk_that_fails_all_io_keeps_nothing_from_working, af_secs(120))
 {
 	char table[64];
 
@@ -402,6 +403,129 @@ TEST_F_TIMEOUT(dead, disk_that_fails_all_io_keeps_nothing_from_working, 120)
 	ASSERT_EQ(0, af_dm_suspend(&self->disk, false, false));
 	ASSERT_EQ(0, af_dm_resume(&self->disk));
 	expect_both_work(_metadata, self, variant);
+}
+
+/* --- memory that runs out --------------------------------------------------- */
+
+#define FAILSLAB	"/sys/kernel/debug/failslab/"
+#define ALLOCATIONS	400	/* at most, of a transition */
+
+FIXTURE(no_memory) {
+	struct af_disk disk, loop;
+	char dir[2][128];
+	dev_t dev[2];
+	struct af_klog log;
+	struct af_events ev;
+};
+
+FIXTURE_SETUP(no_memory)
+{
+	const char *why = af_setup(AF_NULL_BLK | AF_LOOP | AF_TRACE | AF_EXT4);
+	struct af_disk_opts o = { .mb = 48 };
+	char file[192];
+
+	if (!why && (access(FAILSLAB, F_OK) || access("/proc/self/fail-nth", F_OK)))
+		why = "needs CONFIG_FAILSLAB and CONFIG_FAULT_INJECTION_DEBUG_FS";
+	if (why)
+		SKIP(return, "%s", why);
+	ASSERT_EQ(0, af_disk_create(&self->disk, "lower", &o));
+	ASSERT_EQ(0, af_mkfs("ext4", self->disk.node, NULL));
+	ASSERT_EQ(0, af_mount("ext4", self->disk.node, "lower", NULL, self->dir[0]));
+	snprintf(file, sizeof(file), "%s/image", self->dir[0]);
+	ASSERT_EQ(0, af_file_create(file, 16 << 20));
+	ASSERT_EQ(0, af_loop_attach(&self->loop, file));
+	ASSERT_EQ(0, af_mkfs("ext4", self->loop.node, NULL));
+	ASSERT_EQ(0, af_mount("ext4", self->loop.node, "upper", NULL, self->dir[1]));
+	ASSERT_EQ(0, af_mount_dev(self->dir[0], &self->dev[0]));
+	ASSERT_EQ(0, af_mount_dev(self->dir[1], &self->dev[1]));
+	ASSERT_EQ(0, af_set(FAILSLAB "ignore-gfp-wait", "N"));
+	ASSERT_EQ(0, af_set(FAILSLAB "verbose", "0"));
+	ASSERT_EQ(0, af_set("/sys/power/pm_test", "freezer"));
+	ASSERT_EQ(0, af_klog_mark(&self->log));
+}
+
+FIXTURE_TEARDOWN_PARENT(no_memory)
+{
+	af_cleanup();
+}
+
+/* What became of the write, and whether it got as far as that allocation. */
+struct starved {
+	const char *state;
+	unsigned int nth;
+	int error;
+	bool reached;
+};
+
+static struct starved *starved;
+
+static __attribute__((constructor)) void starved_init(void)
+{
+	starved = mmap(NULL, sizeof(*starved), PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (starved == MAP_FAILED)
+		abort();
+}
+
+static int do_starved(void *arg)
+{
+	struct starved *s = arg;
+	int state = open("/sys/power/state", O_WRONLY | O_CLOEXEC);
+	int nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	char buf[16] = "";
+	int len = snprintf(buf, sizeof(buf), "%u", s->nth);
+
+	if (state < 0 || nth < 0 || write(nth, buf, len) != len)
+		return 1;
+	s->error = write(state, s->state, strlen(s->state)) < 0 ?
+			 -errno : 0;
+	if (pread(nth, buf, sizeof(buf) - 1, 0) <= 0)
+		return 1;
+	s->reached = !atoi(buf);
+	return write(nth, "0", 1) != 1;
+}
+
+/*
+ * Each allocation of the task that suspends fails once: it says so, or all is
+ * frozen none the less.  And nothing is left behind.
+ */
+TEST_F_TIMEOUT(no_memory, at_any_step_fails_the_transition_or_makes_no_difference,
+	       af_secs(400))
+{
+	static const char * const states[] = { "mem", "disk" };
+	unsigned int i, fs, failed;
+
+	for (i = 0; i < ARRAY_SIZE(states); i++) {
+		starved->state = states[i];
+		failed = 0;
+		for (starved->nth = 1; starved->nth < ALLOCATIONS; starved->nth++) {
+			ASSERT_EQ(0, af_events_arm());
+			ASSERT_EQ(0, af_bounded(30, do_starved, starved));
+			ASSERT_EQ(0, af_events_read(&self->ev, 20));
+			for (fs = 0; !starved->error && fs < 2; fs++)
+				EXPECT_NE(NULL, af_event_freeze(&self->ev, self->dev[fs]));
+			if (starved->error) {
+				EXPECT_EQ(-ENOMEM, starved->error);
+				failed++;
+			}
+			for (fs = 0; fs < 2; fs++) {
+				EXPECT_TRUE(becomes_unfrozen(self->dir[fs], 5000));
+				EXPECT_EQ(0, af_writable(self->dir[fs], 10));
+			}
+			EXPECT_EQ(NULL, af_klog_splat(&self->log));
+			if (!__test_passed(_metadata)) {
+				TH_LOG("%s, allocation %u", states[i], starved->nth);
+				return;
+			}
+			if (!starved->reached)
+				break;
+		}
+		EXPECT_FALSE(starved->reached);
+		/* the buffer of the write for one */
+		EXPECT_NE(0U, failed);
+		af_log("%s: %u allocations, %u fail it", states[i],
+		       starved->nth - 1, failed);
+	}
 }
 
 TEST_HARNESS_MAIN

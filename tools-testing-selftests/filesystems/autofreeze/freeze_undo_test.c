@@ -113,7 +113,7 @@ static void read_damaged_directory(struct __test_metadata *_metadata,
 	ASSERT_TRUE(is_readonly(dir));
 }
 
-TEST_F_TIMEOUT(turns_readonly, writers_fail_after_the_thaw_and_do_not_hang, 90)
+TEST_F_TIMEOUT(turns_readonly, writers_fail_after_the_thaw_and_do_not_hang, af_secs(90))
 {
 	ASSERT_EQ(0, af_fifreeze(self->dir));
 	read_damaged_directory(_metadata, self->dir);
@@ -122,7 +122,7 @@ TEST_F_TIMEOUT(turns_readonly, writers_fail_after_the_thaw_and_do_not_hang, 90)
 	EXPECT_EQ(0, af_umount(self->dir));
 }
 
-TEST_F_TIMEOUT(turns_readonly, can_be_frozen_and_thawed_again, 90)
+TEST_F_TIMEOUT(turns_readonly, can_be_frozen_and_thawed_again, af_secs(90))
 {
 	ASSERT_EQ(0, af_fifreeze(self->dir));
 	read_damaged_directory(_metadata, self->dir);
@@ -226,14 +226,14 @@ static void expect_background_work(struct __test_metadata *_metadata,
 	EXPECT_EQ(0, af_writable(dir, 10));
 }
 
-TEST_F_TIMEOUT(sync_fails, unlinked_files_are_freed_after_a_failed_fifreeze, 90)
+TEST_F_TIMEOUT(sync_fails, unlinked_files_are_freed_after_a_failed_fifreeze, af_secs(90))
 {
 	ASSERT_EQ(0, dirty_the_broken_part(self->bdev));
 	ASSERT_EQ(-EIO, af_fifreeze(self->dir));
 	expect_background_work(_metadata, self->dir);
 }
 
-TEST_F_TIMEOUT(sync_fails, unlinked_files_are_freed_after_a_suspend, 90)
+TEST_F_TIMEOUT(sync_fails, unlinked_files_are_freed_after_a_suspend, af_secs(90))
 {
 	ASSERT_EQ(0, af_set(AF_KNOB, "1"));
 	ASSERT_EQ(0, dirty_the_broken_part(self->bdev));
@@ -241,7 +241,7 @@ TEST_F_TIMEOUT(sync_fails, unlinked_files_are_freed_after_a_suspend, 90)
 	expect_background_work(_metadata, self->dir);
 }
 
-TEST_F_TIMEOUT(sync_fails, next_freeze_succeeds, 90)
+TEST_F_TIMEOUT(sync_fails, next_freeze_succeeds, af_secs(90))
 {
 	ASSERT_EQ(0, dirty_the_broken_part(self->bdev));
 	ASSERT_EQ(-EIO, af_fifreeze(self->dir));
@@ -322,7 +322,7 @@ static int fifreeze(void *dir)
 	return af_fifreeze(dir);
 }
 
-TEST_F_TIMEOUT(metadata_fails, fifreeze_can_be_killed_and_writers_go_on, 90)
+TEST_F_TIMEOUT(metadata_fails, fifreeze_can_be_killed_and_writers_go_on, af_secs(90))
 {
 	pid_t pid = af_spawn(fifreeze, self->dir);
 
@@ -334,7 +334,7 @@ TEST_F_TIMEOUT(metadata_fails, fifreeze_can_be_killed_and_writers_go_on, 90)
 	EXPECT_EQ(0, af_writable(self->dir, 20));
 }
 
-TEST_F_TIMEOUT(metadata_fails, writers_go_on_after_a_suspend, 90)
+TEST_F_TIMEOUT(metadata_fails, writers_go_on_after_a_suspend, af_secs(90))
 {
 	struct af_cycle c = { .deadline = 30 };
 

@@ -456,7 +456,7 @@ static const char *prepare(void)
 	return why;
 }
 
-TEST_F_TIMEOUT(stack, freezes_and_thaws_in_the_order_that_an_oracle_finds, 4000)
+TEST_F_TIMEOUT(stack, freezes_and_thaws_in_the_order_that_an_oracle_finds, af_secs(4000))
 {
 	unsigned int stacks = af_env("AF_STACKS", 4), n, i;
 	unsigned int seed = af_env("AF_SEED", 1 + getpid() * 1000);

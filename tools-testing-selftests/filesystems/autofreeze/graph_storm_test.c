@@ -212,7 +212,7 @@ static bool all_go_on(void)
 	return i == STORMS;
 }
 
-TEST_F_TIMEOUT(storm, of_mounts_loops_and_tables_is_survived, 880)
+TEST_F_TIMEOUT(storm, of_mounts_loops_and_tables_is_survived, af_secs(880))
 {
 	unsigned int wanted = af_env("AF_CYCLES", 50);
 	unsigned int seconds = af_env("AF_CYCLES_SECONDS", 780);

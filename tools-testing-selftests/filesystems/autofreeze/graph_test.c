@@ -275,7 +275,7 @@ static void expect_pair(struct __test_metadata *_metadata,
 
 /* --- what a device stands on -------------------------------------------------- */
 
-TEST_F_TIMEOUT(graph, dm_reload_onto_a_later_filesystem, 90)
+TEST_F_TIMEOUT(graph, dm_reload_onto_a_later_filesystem, af_secs(90))
 {
 	struct fs *upper = &self->fs[0], *lower = &self->fs[1];
 
@@ -285,7 +285,7 @@ TEST_F_TIMEOUT(graph, dm_reload_onto_a_later_filesystem, 90)
 	expect_pair(_metadata, self, upper, lower);
 }
 
-TEST_F_TIMEOUT(graph, chain_of_five, 180)
+TEST_F_TIMEOUT(graph, chain_of_five, af_secs(180))
 {
 	struct pair p[] = { { NULL, NULL }, { NULL, NULL }, { NULL, NULL },
 			    { NULL, NULL }, { NULL, NULL } };
@@ -305,7 +305,7 @@ TEST_F_TIMEOUT(graph, chain_of_five, 180)
 }
 
 /* One above two above one. */
-TEST_F_TIMEOUT(graph, diamond, 120)
+TEST_F_TIMEOUT(graph, diamond, af_secs(120))
 {
 	struct fs *top = &self->fs[0], *left = &self->fs[1], *right = &self->fs[2];
 	struct fs *low = &self->fs[3];
@@ -327,7 +327,7 @@ TEST_F_TIMEOUT(graph, diamond, 120)
 	expect_order(_metadata, self, p);
 }
 
-TEST_F_TIMEOUT(graph, partitions, 90)
+TEST_F_TIMEOUT(graph, partitions, af_secs(90))
 {
 	struct fs *upper = &self->fs[0], *lower = &self->fs[1];
 	struct af_disk_opts o = { .mb = 24 };
@@ -355,7 +355,7 @@ TEST_F_TIMEOUT(graph, partitions, 90)
 	expect_pair(_metadata, self, upper, lower);
 }
 
-TEST_F_TIMEOUT(graph, external_journal_on_a_later_filesystem, 90)
+TEST_F_TIMEOUT(graph, external_journal_on_a_later_filesystem, af_secs(90))
 {
 	struct fs *upper = &self->fs[0], *journal = &self->fs[1];
 	struct fs *lower = &self->fs[2];
@@ -374,7 +374,7 @@ TEST_F_TIMEOUT(graph, external_journal_on_a_later_filesystem, 90)
 }
 
 /* What the loop device is over is a device, so it has no filesystem of its own. */
-TEST_F_TIMEOUT(graph, loop_over_a_block_device, 90)
+TEST_F_TIMEOUT(graph, loop_over_a_block_device, af_secs(90))
 {
 	struct fs *upper = &self->fs[0], *lower = &self->fs[1];
 	struct fs *middle = &self->fs[2];
@@ -390,7 +390,7 @@ TEST_F_TIMEOUT(graph, loop_over_a_block_device, 90)
 	expect_pair(_metadata, self, upper, lower);
 }
 
-TEST_F_TIMEOUT(graph, loop_on_overlay, 90)
+TEST_F_TIMEOUT(graph, loop_on_overlay, af_secs(90))
 {
 	const char *why = af_needs(AF_OVERLAY);
 	struct fs *upper = &self->fs[0], *lower = &self->fs[1];
@@ -417,7 +417,7 @@ TEST_F_TIMEOUT(graph, loop_on_overlay, 90)
  * That needs a read-only loop device, so nothing is written from above, but the
  * order is known none the less.
  */
-TEST_F_TIMEOUT(graph, loop_change_fd, 90)
+TEST_F_TIMEOUT(graph, loop_change_fd, af_secs(90))
 {
 	struct fs *upper = &self->fs[0], *old = &self->fs[1];
 	struct fs *lower = &self->fs[2];
@@ -450,7 +450,7 @@ TEST_F_TIMEOUT(graph, loop_change_fd, 90)
 	expect_pair(_metadata, self, upper, lower);
 }
 
-TEST_F_TIMEOUT(graph, zram_with_a_backing_device, 90)
+TEST_F_TIMEOUT(graph, zram_with_a_backing_device, af_secs(90))
 {
 	struct fs *upper = &self->fs[0], *lower = &self->fs[1];
 	struct fs *backing = &self->fs[2];
@@ -509,7 +509,7 @@ static bool array_settles(void)
 	return false;
 }
 
-TEST_F_TIMEOUT(graph, md_add_of_a_loop_on_a_later_filesystem, 120)
+TEST_F_TIMEOUT(graph, md_add_of_a_loop_on_a_later_filesystem, af_secs(120))
 {
 	const char *why = af_needs(AF_MD);
 	struct fs *upper = &self->fs[0], *lower = &self->fs[1];
@@ -537,73 +537,6 @@ TEST_F_TIMEOUT(graph, md_add_of_a_loop_on_a_later_filesystem, 120)
 	expect_pair(_metadata, self, upper, lower);
 }
 
-/* The superblock of a write-intent bitmap, as drivers/md/md-bitmap.h has it. */
-struct bitmap_super {
-	__le32 magic;
-	__le32 version;
-	__u8 uuid[16];
-	__le64 events;
-	__le64 events_cleared;
-	__le64 sync_size;
-	__le32 state;
-	__le32 chunksize;
-	__le32 daemon_sleep;
-	__le32 write_behind;
-	__le32 sectors_reserved;
-	__u8 rest[188];
-};
-
-static int write_bitmap(const char *file)
-{
-	struct bitmap_super b = {
-		.magic = htole32(0x6d746962), .version = htole32(4),
-		.sync_size = htole64(ARRAY_MB * 2048),
-		.chunksize = htole32(65536), .daemon_sleep = htole32(5),
-	};
-	static char page[4096];
-	int fd = open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-	int ret = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, &b, sizeof(b)) != sizeof(b) ||
-	    write(fd, page, sizeof(page)) != sizeof(page) || fsync(fd))
-		ret = -EIO;
-	close(fd);
-	return ret;
-}
-
-TEST_F_TIMEOUT(graph, md_bitmap_file_on_a_later_filesystem, 120)
-{
-	const char *why = af_needs(AF_MD);
-	struct fs *upper = &self->fs[0], *lower = &self->fs[1];
-	struct af_disk_opts o = { .mb = ARRAY_MB };
-	char file[192];
-	int fd, ret;
-
-	if (why)
-		SKIP(return, "%s", why);
-	ASSERT_EQ(0, af_disk_create(&self->extra[0], "leg", &o));
-	ASSERT_EQ(0, af_disk_create(&self->extra[1], "leg", &o));
-	ASSERT_EQ(0, af_md_start(&upper->disk, ARRAY, "none", self->extra, 2, 2,
-				 ARRAY_MB * 1024, "active"));
-	ASSERT_EQ(0, af_mkfs("ext4", upper->disk.node, NULL));
-	ASSERT_EQ(0, fs_mount(upper, "ext4", "upper", NULL));
-	ASSERT_EQ(0, fs_make(lower, "lower", 48));
-	snprintf(file, sizeof(file), "%s/bitmap", lower->dir);
-	ASSERT_EQ(0, write_bitmap(file));
-	fd = open(file, O_RDWR | O_CLOEXEC);
-	ASSERT_LE(0, fd);
-	ret = array_ioctl(SET_BITMAP_FILE, fd);
-	close(fd);
-	if (ret == -EINVAL)
-		SKIP(return, "needs CONFIG_MD_BITMAP_FILE");
-	ASSERT_EQ(0, ret);
-	af_undo_first(ARRAY_STATE);
-	af_undo_first(upper->dir);
-	expect_pair(_metadata, self, upper, lower);
-}
-
 /* --- btrfs -------------------------------------------------------------------- */
 
 #define BTRFS_MB	128
@@ -623,7 +556,7 @@ static int btrfs_scan(const char *node)
 	return ret;
 }
 
-TEST_F_TIMEOUT(graph, btrfs_device_add_of_a_loop_on_a_later_filesystem, 120)
+TEST_F_TIMEOUT(graph, btrfs_device_add_of_a_loop_on_a_later_filesystem, af_secs(120))
 {
 	const char *why = af_needs(AF_BTRFS);
 	struct fs *upper = &self->fs[0], *lower = &self->fs[1];
@@ -644,7 +577,7 @@ TEST_F_TIMEOUT(graph, btrfs_device_add_of_a_loop_on_a_later_filesystem, 120)
 	expect_pair(_metadata, self, upper, lower);
 }
 
-TEST_F_TIMEOUT(graph, btrfs_over_loops_on_two_filesystems, 150)
+TEST_F_TIMEOUT(graph, btrfs_over_loops_on_two_filesystems, af_secs(150))
 {
 	const char *why = af_needs(AF_BTRFS);
 	struct fs *upper = &self->fs[0], *second = &self->fs[1];
@@ -686,7 +619,7 @@ static void expect_left_out(struct __test_metadata *_metadata,
  * Swap is written while filesystems are frozen: memory is needed for an image,
  * and the image itself is written.
  */
-TEST_F_TIMEOUT(graph, swap_on_a_loop_device_keeps_the_filesystem_unfrozen, 90)
+TEST_F_TIMEOUT(graph, swap_on_a_loop_device_keeps_the_filesystem_unfrozen, af_secs(90))
 {
 	struct fs *lower = &self->fs[0], *other = &self->fs[1];
 	struct af_cycle c = { .deadline = 40 };
@@ -731,7 +664,7 @@ TEST_F_TIMEOUT(graph, swap_on_a_loop_device_keeps_the_filesystem_unfrozen, 90)
 }
 
 /* A swap file is written without the filesystem that it is on. */
-TEST_F_TIMEOUT(graph, swap_file_does_not_keep_its_filesystem_unfrozen, 90)
+TEST_F_TIMEOUT(graph, swap_file_does_not_keep_its_filesystem_unfrozen, af_secs(90))
 {
 	static const char * const states[] = { "mem", "disk" };
 	struct fs *lower = &self->fs[0];
@@ -814,7 +747,7 @@ static bool names_in_order(const char *line, const char * const *names)
 	return line;
 }
 
-TEST_F_TIMEOUT(graph, cycle_through_dm_is_found_before_anything_is_frozen, 120)
+TEST_F_TIMEOUT(graph, cycle_through_dm_is_found_before_anything_is_frozen, af_secs(120))
 {
 	struct fs *a = &self->fs[0], *b = &self->fs[1], *other = &self->fs[2];
 	const char *names[8] = { NULL };
@@ -854,7 +787,7 @@ TEST_F_TIMEOUT(graph, cycle_through_dm_is_found_before_anything_is_frozen, 120)
 	expect_pair(_metadata, self, a, b);
 }
 
-TEST_F_TIMEOUT(graph, cycle_through_btrfs_is_found_before_anything_is_frozen, 120)
+TEST_F_TIMEOUT(graph, cycle_through_btrfs_is_found_before_anything_is_frozen, af_secs(120))
 {
 	const char *why = af_needs(AF_BTRFS);
 	struct fs *a = &self->fs[0], *b = &self->fs[1], *other = &self->fs[2];
@@ -882,7 +815,7 @@ TEST_F_TIMEOUT(graph, cycle_through_btrfs_is_found_before_anything_is_frozen, 12
 
 /* --- from one suspend to the next --------------------------------------------- */
 
-TEST_F_TIMEOUT(graph, change_between_two_suspends, 120)
+TEST_F_TIMEOUT(graph, change_between_two_suspends, af_secs(120))
 {
 	struct fs *a = &self->fs[0], *b = &self->fs[1];
 
@@ -899,7 +832,7 @@ TEST_F_TIMEOUT(graph, change_between_two_suspends, 120)
  * A filesystem that stays unfrozen goes on writing, and must be able to: what
  * it stands on stays unfrozen, too.
  */
-TEST_F_TIMEOUT(graph, failed_freeze_leaves_what_it_stands_on_unfrozen, 90)
+TEST_F_TIMEOUT(graph, failed_freeze_leaves_what_it_stands_on_unfrozen, af_secs(90))
 {
 	struct fs *upper = &self->fs[0], *lower = &self->fs[1];
 	struct fs *bottom = &self->fs[2], *other = &self->fs[3];
@@ -988,7 +921,7 @@ FIXTURE_TEARDOWN_PARENT(parallel)
  * slowest, which is slower than alone where processors are few: the bar is half
  * of it more, and something for the beginning and the end.
  */
-TEST_F_TIMEOUT(parallel, independent_filesystems_freeze_side_by_side, 120)
+TEST_F_TIMEOUT(parallel, independent_filesystems_freeze_side_by_side, af_secs(120))
 {
 	struct af_cycle c = { .deadline = 40 };
 	long long first = 0, last = 0, slowest = 0, sum = 0, us;
@@ -1101,7 +1034,7 @@ static void expect_before_tasks(struct __test_metadata *_metadata,
 	}
 }
 
-TEST_F_TIMEOUT(served, loop_on_fuse_freezes_before_the_server, 120)
+TEST_F_TIMEOUT(served, loop_on_fuse_freezes_before_the_server, af_secs(120))
 {
 	const char *why = prepare(AF_FUSE);
 	struct fuse_server *server;
@@ -1332,7 +1265,7 @@ static int nbd_disconnect(void)
 }
 
 /* And what the server writes to freezes after user tasks. */
-TEST_F_TIMEOUT(served, nbd_from_this_machine_freezes_before_the_server, 120)
+TEST_F_TIMEOUT(served, nbd_from_this_machine_freezes_before_the_server, af_secs(120))
 {
 	const char *why = prepare(0);
 	const struct af_event *e;

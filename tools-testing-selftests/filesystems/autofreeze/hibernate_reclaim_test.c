@@ -70,7 +70,7 @@ FIXTURE_TEARDOWN_PARENT(reclaim)
 	af_cleanup();
 }
 
-TEST_F_TIMEOUT(reclaim, shrinking_memory_does_not_wait_for_a_frozen_filesystem, 120)
+TEST_F_TIMEOUT(reclaim, shrinking_memory_does_not_wait_for_a_frozen_filesystem, af_secs(120))
 {
 	struct af_cycle c = { .state = "disk", .deadline = 60 };
 	char path[256];

@@ -58,7 +58,7 @@ FIXTURE_TEARDOWN_PARENT(snapshot)
 	af_cleanup();
 }
 
-TEST_F_TIMEOUT(snapshot, device_freezes_and_thaws_filesystems, 60)
+TEST_F_TIMEOUT(snapshot, device_freezes_and_thaws_filesystems, af_secs(60))
 {
 	bool frozen;
 
@@ -79,7 +79,7 @@ TEST_F_TIMEOUT(snapshot, device_freezes_and_thaws_filesystems, 60)
 	EXPECT_EQ(NULL, af_klog_splat(&self->log));
 }
 
-TEST_F_TIMEOUT(snapshot, closing_the_device_thaws_filesystems, 60)
+TEST_F_TIMEOUT(snapshot, closing_the_device_thaws_filesystems, af_secs(60))
 {
 	bool frozen;
 
@@ -106,7 +106,7 @@ static int freeze_and_exit(void *dir)
 	return ioctl(snap, SNAPSHOT_FREEZE, 0) ? -errno : 0;
 }
 
-TEST_F_TIMEOUT(snapshot, holder_that_exits_thaws_filesystems, 60)
+TEST_F_TIMEOUT(snapshot, holder_that_exits_thaws_filesystems, af_secs(60))
 {
 	close(self->fd);
 	EXPECT_EQ(0, af_bounded(20, freeze_and_exit, self->dir));
@@ -115,7 +115,7 @@ TEST_F_TIMEOUT(snapshot, holder_that_exits_thaws_filesystems, 60)
 	EXPECT_EQ(NULL, af_klog_splat(&self->log));
 }
 
-TEST_F_TIMEOUT(snapshot, thaw_by_userspace_in_between_is_refused, 60)
+TEST_F_TIMEOUT(snapshot, thaw_by_userspace_in_between_is_refused, af_secs(60))
 {
 	int thaw;
 	bool frozen;
@@ -130,7 +130,7 @@ TEST_F_TIMEOUT(snapshot, thaw_by_userspace_in_between_is_refused, 60)
 	EXPECT_EQ(NULL, af_klog_splat(&self->log));
 }
 
-TEST_F_TIMEOUT(snapshot, nothing_is_written_until_it_lets_go, 90)
+TEST_F_TIMEOUT(snapshot, nothing_is_written_until_it_lets_go, af_secs(90))
 {
 	struct disk_io frozen, image, later;
 	int in_suspend = 0, err, pid, i;
@@ -200,7 +200,7 @@ FIXTURE_TEARDOWN_PARENT(bad)
 	af_cleanup();
 }
 
-TEST_F_TIMEOUT(bad, snapshot_device_fails_with_the_errno_and_thaws_the_others, 60)
+TEST_F_TIMEOUT(bad, snapshot_device_fails_with_the_errno_and_thaws_the_others, af_secs(60))
 {
 	int fd, err;
 
@@ -299,7 +299,7 @@ FIXTURE_TEARDOWN_PARENT(kexec)
 }
 
 /* Nothing but a freeze writes back dirty data here: there is no sync before. */
-TEST_F_TIMEOUT(kexec, jump_freezes_and_thaws_filesystems, 90)
+TEST_F_TIMEOUT(kexec, jump_freezes_and_thaws_filesystems, af_secs(90))
 {
 	struct disk_io before, after;
 	int i;
@@ -316,7 +316,7 @@ TEST_F_TIMEOUT(kexec, jump_freezes_and_thaws_filesystems, 90)
 	EXPECT_EQ(NULL, af_klog_splat(&self->log));
 }
 
-TEST_F_TIMEOUT(bad, kexec_jump_fails_and_thaws_the_others, 60)
+TEST_F_TIMEOUT(bad, kexec_jump_fails_and_thaws_the_others, af_secs(60))
 {
 	int ret = load_return();
 
@@ -413,7 +413,7 @@ FIXTURE_TEARDOWN_PARENT(resumed)
 	af_cleanup();
 }
 
-TEST_F_TIMEOUT(resumed, writers_and_open_files_go_on, 240)
+TEST_F_TIMEOUT(resumed, writers_and_open_files_go_on, af_secs(240))
 {
 	struct af_cycle c = { .state = "disk", .test = "none", .deadline = 120 };
 	unsigned long progress[WRITERS];

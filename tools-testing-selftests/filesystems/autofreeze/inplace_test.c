@@ -177,7 +177,7 @@ static void expect_all_is_over(struct __test_metadata *_metadata,
 	EXPECT_EQ(NULL, af_klog_splat(&self->log));
 }
 
-TEST_F_TIMEOUT(inplace, hibernation_works_when_it_only_needs_to_run_on, 90)
+TEST_F_TIMEOUT(inplace, hibernation_works_when_it_only_needs_to_run_on, af_secs(90))
 {
 	struct af_cycle c = { .state = "disk", .deadline = 25 };
 
@@ -190,7 +190,7 @@ TEST_F_TIMEOUT(inplace, hibernation_works_when_it_only_needs_to_run_on, 90)
 	expect_all_is_over(_metadata, self);
 }
 
-TEST_F_TIMEOUT(inplace, suspend_works_when_it_only_needs_to_run_on, 90)
+TEST_F_TIMEOUT(inplace, suspend_works_when_it_only_needs_to_run_on, af_secs(90))
 {
 	struct af_cycle c = { .deadline = 25 };
 
@@ -203,7 +203,7 @@ TEST_F_TIMEOUT(inplace, suspend_works_when_it_only_needs_to_run_on, 90)
 }
 
 /* A server that does not answer must not keep the machine awake. */
-TEST_F_TIMEOUT(inplace, suspend_works_when_the_server_never_answers, 90)
+TEST_F_TIMEOUT(inplace, suspend_works_when_the_server_never_answers, af_secs(90))
 {
 	struct af_cycle c = { .deadline = 25 };
 
@@ -217,7 +217,7 @@ TEST_F_TIMEOUT(inplace, suspend_works_when_the_server_never_answers, 90)
 	expect_all_is_over(_metadata, self);
 }
 
-TEST_F_TIMEOUT(inplace, hibernation_fails_in_time_when_the_server_never_answers, 90)
+TEST_F_TIMEOUT(inplace, hibernation_fails_in_time_when_the_server_never_answers, af_secs(90))
 {
 	struct af_cycle c = { .state = "disk", .deadline = 25 };
 
@@ -232,7 +232,7 @@ TEST_F_TIMEOUT(inplace, hibernation_fails_in_time_when_the_server_never_answers,
 	expect_all_is_over(_metadata, self);
 }
 
-TEST_F_TIMEOUT(inplace, wakeup_ends_the_wait_for_it_at_once, 90)
+TEST_F_TIMEOUT(inplace, wakeup_ends_the_wait_for_it_at_once, af_secs(90))
 {
 	struct af_cycle c = { .deadline = 25 };
 	struct wakeup w = { 0 };
@@ -257,7 +257,7 @@ static int freeze_dir(void *dir)
 }
 
 /* FIFREEZE waits for writers as well, and whoever waits can be killed. */
-TEST_F_TIMEOUT(inplace, freeze_ioctl_that_waits_for_it_can_be_killed, 60)
+TEST_F_TIMEOUT(inplace, freeze_ioctl_that_waits_for_it_can_be_killed, af_secs(60))
 {
 	pid_t pid = af_spawn(freeze_dir, self->dir);
 

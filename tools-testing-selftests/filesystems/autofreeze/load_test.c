@@ -115,7 +115,7 @@ static void cycles_under(struct __test_metadata *_metadata,
 }
 
 #define CYCLES_UNDER(name, kind)					\
-TEST_F_TIMEOUT(load, suspend_succeeds_under_##name, 180)		\
+TEST_F_TIMEOUT(load, suspend_succeeds_under_##name, af_secs(180))		\
 {									\
 	struct af_cycle c = { .test = "freezer" };			\
 									\
@@ -131,7 +131,7 @@ CYCLES_UNDER(io_uring_direct_writers, LOAD_URING_DIRECT)
 CYCLES_UNDER(madvise_of_faulting_shared_mappings, LOAD_MADVISE)
 
 /* Not a test level: the machine sleeps, and the clock wakes it. */
-TEST_F_TIMEOUT(load, suspend_to_ram_succeeds_under_all_writers, 300)
+TEST_F_TIMEOUT(load, suspend_to_ram_succeeds_under_all_writers, af_secs(300))
 {
 	struct af_cycle c = { .wake = 5, .deadline = 120 };
 
@@ -159,7 +159,7 @@ static int splice_from_empty_pipe(void *arg)
 	return 0;
 }
 
-TEST_F_TIMEOUT(load, unprivileged_splice_from_empty_pipe_does_not_hold_up_suspend, 90)
+TEST_F_TIMEOUT(load, unprivileged_splice_from_empty_pipe_does_not_hold_up_suspend, af_secs(90))
 {
 	struct af_cycle c = { .deadline = 20 };
 	char path[192];

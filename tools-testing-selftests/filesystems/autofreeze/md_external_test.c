@@ -207,7 +207,7 @@ FIXTURE_TEARDOWN_PARENT(filesystem)
 /* Suspend to RAM would go on without the filesystem: hibernation would not. */
 static const char * const states[] = { "mem", "disk", "mem", "disk" };
 
-TEST_F_TIMEOUT(filesystem, freezes_on_an_idle_array, 120)
+TEST_F_TIMEOUT(filesystem, freezes_on_an_idle_array, af_secs(120))
 {
 	unsigned int i;
 
@@ -224,7 +224,7 @@ TEST_F_TIMEOUT(filesystem, freezes_on_an_idle_array, 120)
 }
 
 /* A monitor may have decided that the array is clean just before it is frozen. */
-TEST_F_TIMEOUT(filesystem, freezes_on_an_array_that_is_declared_clean_at_once, 120)
+TEST_F_TIMEOUT(filesystem, freezes_on_an_array_that_is_declared_clean_at_once, af_secs(120))
 {
 	unsigned int i;
 
@@ -265,7 +265,7 @@ FIXTURE_TEARDOWN_PARENT(idle_array)
 	array_teardown(&self->a);
 }
 
-TEST_F_TIMEOUT(idle_array, is_made_active_before_tasks_freeze, 60)
+TEST_F_TIMEOUT(idle_array, is_made_active_before_tasks_freeze, af_secs(60))
 {
 	unsigned int asked = monitor->asked;
 
@@ -275,7 +275,7 @@ TEST_F_TIMEOUT(idle_array, is_made_active_before_tasks_freeze, 60)
 	EXPECT_TRUE(state_becomes("clean", 10));
 }
 
-TEST_F_TIMEOUT(idle_array, is_made_active_for_hibernation, 60)
+TEST_F_TIMEOUT(idle_array, is_made_active_for_hibernation, af_secs(60))
 {
 	struct af_cycle c = { .state = "disk" };
 	unsigned int asked = monitor->asked;
@@ -285,7 +285,7 @@ TEST_F_TIMEOUT(idle_array, is_made_active_for_hibernation, 60)
 	EXPECT_TRUE(state_becomes("clean", 10));
 }
 
-TEST_F_TIMEOUT(idle_array, with_a_dead_monitor_does_not_keep_the_machine_awake, 90)
+TEST_F_TIMEOUT(idle_array, with_a_dead_monitor_does_not_keep_the_machine_awake, af_secs(90))
 {
 	struct af_cycle c = { .deadline = MD_PM_TIMEOUT + 20 };
 
@@ -296,7 +296,7 @@ TEST_F_TIMEOUT(idle_array, with_a_dead_monitor_does_not_keep_the_machine_awake, 
 	EXPECT_TRUE(state_becomes("clean", 10));
 }
 
-TEST_F_TIMEOUT(idle_array, with_a_dead_monitor_fails_hibernation, 90)
+TEST_F_TIMEOUT(idle_array, with_a_dead_monitor_fails_hibernation, af_secs(90))
 {
 	struct af_cycle c = { .state = "disk", .deadline = MD_PM_TIMEOUT + 20 };
 
@@ -332,7 +332,7 @@ FIXTURE_TEARDOWN_PARENT(read_auto_array)
 	array_teardown(&self->a);
 }
 
-TEST_F_TIMEOUT(read_auto_array, is_made_active_where_somebody_could_write, 60)
+TEST_F_TIMEOUT(read_auto_array, is_made_active_where_somebody_could_write, af_secs(60))
 {
 	int fd = open(NODE, O_RDWR | O_CLOEXEC);
 
@@ -343,7 +343,7 @@ TEST_F_TIMEOUT(read_auto_array, is_made_active_where_somebody_could_write, 60)
 	EXPECT_TRUE(state_becomes("clean", 10));
 }
 
-TEST_F_TIMEOUT(read_auto_array, is_left_alone_where_nobody_could, 60)
+TEST_F_TIMEOUT(read_auto_array, is_left_alone_where_nobody_could, af_secs(60))
 {
 	ASSERT_EQ(0, af_suspend(0));
 	EXPECT_EQ(0u, monitor->asked);
@@ -400,7 +400,7 @@ FIXTURE_TEARDOWN_PARENT(swap)
 	array_teardown(&self->a);
 }
 
-TEST_F_TIMEOUT(swap, takes_the_hibernation_image, 240)
+TEST_F_TIMEOUT(swap, takes_the_hibernation_image, af_secs(240))
 {
 	struct af_cycle c = { .state = "disk", .test = "none", .deadline = 200 };
 

@@ -81,7 +81,7 @@ static void suspend_and_check(struct __test_metadata *_metadata,
 	}
 }
 
-TEST_F_TIMEOUT(owner, userspace_freeze_survives_suspend, 90)
+TEST_F_TIMEOUT(owner, userspace_freeze_survives_suspend, af_secs(90))
 {
 	pid_t pid;
 
@@ -100,7 +100,7 @@ TEST_F_TIMEOUT(owner, userspace_freeze_survives_suspend, 90)
 }
 
 /* A writer that waits for the userspace freeze is frozen with it, and thawed. */
-TEST_F_TIMEOUT(owner, suspend_succeeds_with_writers_waiting_for_userspace, 90)
+TEST_F_TIMEOUT(owner, suspend_succeeds_with_writers_waiting_for_userspace, af_secs(90))
 {
 	pid_t pid;
 
@@ -114,7 +114,7 @@ TEST_F_TIMEOUT(owner, suspend_succeeds_with_writers_waiting_for_userspace, 90)
 	EXPECT_EQ(0, af_writable(self->dir, 10));
 }
 
-TEST_F_TIMEOUT(owner, device_mapper_freeze_survives_suspend, 90)
+TEST_F_TIMEOUT(owner, device_mapper_freeze_survives_suspend, af_secs(90))
 {
 	pid_t pid;
 
@@ -129,7 +129,7 @@ TEST_F_TIMEOUT(owner, device_mapper_freeze_survives_suspend, 90)
 }
 
 /* Both at once: the filesystem is frozen until the last of them lets go. */
-TEST_F_TIMEOUT(owner, freezes_of_userspace_and_device_mapper_nest, 90)
+TEST_F_TIMEOUT(owner, freezes_of_userspace_and_device_mapper_nest, af_secs(90))
 {
 	pid_t pid;
 
@@ -146,7 +146,7 @@ TEST_F_TIMEOUT(owner, freezes_of_userspace_and_device_mapper_nest, 90)
 	EXPECT_EQ(0, af_writable(self->dir, 10));
 }
 
-TEST_F_TIMEOUT(owner, suspend_thaws_what_it_froze_and_nothing_else, 90)
+TEST_F_TIMEOUT(owner, suspend_thaws_what_it_froze_and_nothing_else, af_secs(90))
 {
 	struct af_disk disk;
 	pid_t pid;
@@ -189,7 +189,7 @@ static int thaw_from_inside(void *arg)
 	return 0;
 }
 
-TEST_F_TIMEOUT(owner, userspace_cannot_thaw_the_kernels_freeze, 90)
+TEST_F_TIMEOUT(owner, userspace_cannot_thaw_the_kernels_freeze, af_secs(90))
 {
 	if (access("/dev/snapshot", W_OK))
 		SKIP(return, "needs CONFIG_HIBERNATION_SNAPSHOT_DEV");

@@ -140,7 +140,7 @@ static int check_quiet(struct __test_metadata *_metadata,
 	return 0;
 }
 
-TEST_F_TIMEOUT(quiet, no_write_between_freeze_and_thaw, 120)
+TEST_F_TIMEOUT(quiet, no_write_between_freeze_and_thaw, af_secs(120))
 {
 	unsigned long before[NLOADS];
 	unsigned int i;
@@ -159,7 +159,7 @@ TEST_F_TIMEOUT(quiet, no_write_between_freeze_and_thaw, 120)
 }
 
 /* The window of a hibernation without its image: pm_test works there, too. */
-TEST_F_TIMEOUT(quiet, no_write_between_freeze_and_thaw_in_hibernation, 120)
+TEST_F_TIMEOUT(quiet, no_write_between_freeze_and_thaw_in_hibernation, af_secs(120))
 {
 	if (access("/sys/power/disk", W_OK))
 		SKIP(return, "needs CONFIG_HIBERNATION");

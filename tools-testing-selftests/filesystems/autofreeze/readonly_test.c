@@ -58,7 +58,7 @@ FIXTURE_TEARDOWN_PARENT(readonly)
 	EXPECT_EQ(0, af_cleanup());
 }
 
-TEST_F_TIMEOUT(readonly, read_only_mount_suspends_and_becomes_writable_after, 60)
+TEST_F_TIMEOUT(readonly, read_only_mount_suspends_and_becomes_writable_after, af_secs(60))
 {
 	struct af_window w;
 	struct af_klog k;
@@ -90,7 +90,7 @@ TEST_F_TIMEOUT(readonly, read_only_mount_suspends_and_becomes_writable_after, 60
 }
 
 /* What userspace froze read-only stays so, and thaws. */
-TEST_F_TIMEOUT(readonly, userspace_freeze_of_read_only_mount_survives_suspend, 60)
+TEST_F_TIMEOUT(readonly, userspace_freeze_of_read_only_mount_survives_suspend, af_secs(60))
 {
 	struct af_klog k;
 
@@ -208,7 +208,7 @@ static int meet_the_error_frozen(void *arg)
 	return 0;
 }
 
-TEST_F_TIMEOUT(turns_readonly, writers_get_erofs_when_it_happens_in_the_kernels_freeze, 60)
+TEST_F_TIMEOUT(turns_readonly, writers_get_erofs_when_it_happens_in_the_kernels_freeze, af_secs(60))
 {
 	if (access("/dev/snapshot", W_OK))
 		SKIP(return, "needs CONFIG_HIBERNATION_SNAPSHOT_DEV");

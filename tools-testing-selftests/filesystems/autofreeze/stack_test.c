@@ -66,7 +66,7 @@ FIXTURE_TEARDOWN_PARENT(stack)
 	EXPECT_EQ(0, af_cleanup());
 }
 
-TEST_F_TIMEOUT(stack, suspends_under_load_without_writes_and_losses, 180)
+TEST_F_TIMEOUT(stack, suspends_under_load_without_writes_and_losses, af_secs(180))
 {
 	unsigned int n = 2 * variant->levels, i, cycle;
 	struct af_cycle c = { .delay = 1 };
@@ -174,7 +174,7 @@ static int dirty_device(void *node)
 	return -errno;
 }
 
-TEST_F_TIMEOUT(loop, write_back_to_a_frozen_file_does_not_hold_up_suspend, 90)
+TEST_F_TIMEOUT(loop, write_back_to_a_frozen_file_does_not_hold_up_suspend, af_secs(90))
 {
 	unsigned int cycle;
 	char path[192];

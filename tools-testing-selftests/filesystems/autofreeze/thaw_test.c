@@ -79,7 +79,7 @@ FIXTURE_TEARDOWN_PARENT(thaw)
 }
 
 /* A write takes DELAY_MS, so freezing takes that long, and thawing again. */
-TEST_F_TIMEOUT(thaw, resume_does_not_wait_for_a_slow_disk, 120)
+TEST_F_TIMEOUT(thaw, resume_does_not_wait_for_a_slow_disk, af_secs(120))
 {
 	/* two seconds with all tasks frozen, for the ticker to see */
 	struct af_cycle c = { .deadline = 60, .delay = 2 };
@@ -147,7 +147,7 @@ static void thaw_into_a_stopped_disk(struct __test_metadata *_metadata,
 	ASSERT_TRUE(frozen);
 }
 
-TEST_F_TIMEOUT(thaw, dead_disk_holds_up_neither_tasks_nor_other_filesystems, 120)
+TEST_F_TIMEOUT(thaw, dead_disk_holds_up_neither_tasks_nor_other_filesystems, af_secs(120))
 {
 	long long ticked;
 
@@ -163,7 +163,7 @@ TEST_F_TIMEOUT(thaw, dead_disk_holds_up_neither_tasks_nor_other_filesystems, 120
 	EXPECT_EQ(NULL, af_klog_splat(&self->log));
 }
 
-TEST_F_TIMEOUT(thaw, next_suspend_is_not_held_up_by_one_that_never_ends, 120)
+TEST_F_TIMEOUT(thaw, next_suspend_is_not_held_up_by_one_that_never_ends, af_secs(120))
 {
 	struct af_cycle c = { .deadline = 20 };
 
@@ -181,7 +181,7 @@ TEST_F_TIMEOUT(thaw, next_suspend_is_not_held_up_by_one_that_never_ends, 120)
 	EXPECT_EQ(NULL, af_klog_splat(&self->log));
 }
 
-TEST_F_TIMEOUT(thaw, next_hibernation_fails_in_time_behind_one_that_never_ends, 120)
+TEST_F_TIMEOUT(thaw, next_hibernation_fails_in_time_behind_one_that_never_ends, af_secs(120))
 {
 	struct af_cycle c = { .state = "disk", .deadline = 20 };
 	long long begin;

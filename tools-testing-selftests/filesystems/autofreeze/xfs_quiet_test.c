@@ -139,7 +139,7 @@ static void expect_quiet_cycle(struct __test_metadata *_metadata,
 		TH_LOG("%u writes, the first: %s", w.writes, w.first);
 }
 
-TEST_F_TIMEOUT(background, writes_nothing_in_a_suspend_and_goes_on_after, 120)
+TEST_F_TIMEOUT(background, writes_nothing_in_a_suspend_and_goes_on_after, af_secs(120))
 {
 	leave_work(_metadata, self);
 	expect_quiet_cycle(_metadata, self);
@@ -149,7 +149,7 @@ TEST_F_TIMEOUT(background, writes_nothing_in_a_suspend_and_goes_on_after, 120)
 }
 
 /* What FIFREEZE has always promised, and what the above is built on. */
-TEST_F_TIMEOUT(background, writes_nothing_while_userspace_has_it_frozen, 120)
+TEST_F_TIMEOUT(background, writes_nothing_while_userspace_has_it_frozen, af_secs(120))
 {
 	struct disk_io before, after;
 
@@ -164,7 +164,7 @@ TEST_F_TIMEOUT(background, writes_nothing_while_userspace_has_it_frozen, 120)
 }
 
 /* The log worker, the AIL and the rest of it have nothing to do then. */
-TEST_F_TIMEOUT(background, writes_nothing_on_a_read_only_mount, 120)
+TEST_F_TIMEOUT(background, writes_nothing_on_a_read_only_mount, af_secs(120))
 {
 	leave_work(_metadata, self);
 	ASSERT_EQ(0, mount(NULL, self->dir, NULL, MS_REMOUNT | MS_RDONLY, NULL));
@@ -176,7 +176,7 @@ TEST_F_TIMEOUT(background, writes_nothing_on_a_read_only_mount, 120)
 }
 
 /* Quotacheck at mount writes.  It must be done with it when the mount is. */
-TEST_F_TIMEOUT(background, writes_nothing_after_a_read_only_mount_with_quotacheck, 120)
+TEST_F_TIMEOUT(background, writes_nothing_after_a_read_only_mount_with_quotacheck, af_secs(120))
 {
 	struct disk_io before, after;
 	int ret;
