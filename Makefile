@@ -37,6 +37,8 @@ bisect:	## does each prefix of the series build, boot and pass
 	@$(run)/bisect.sh
 mutants:	## does each test fail when a hunk is taken back
 	@$(run)/mutants.sh $(TESTS)
+bench:	## how long freezing takes, base beside series
+	@$(run)/bench.sh $(RUNS)
 lint:	## checkpatch, sparse, W=1, kernel-doc, round trip, and more
 	@$(run)/base.sh && $(run)/apply.sh && $(run)/lint.sh
 newest:	## does the series apply to the newest kernel that Debian has
@@ -51,4 +53,4 @@ clean:	## removes what is cached
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/autofreeze"
 	$(if $(KDIR),git -C $(KDIR) worktree prune)
 
-.PHONY: help run check smoke bisect mutants lint newest tree patches doctor clean
+.PHONY: help run check smoke bisect mutants bench lint newest tree patches doctor clean

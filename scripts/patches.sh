@@ -69,8 +69,9 @@ export_to()	# $1: tree, $2: folder
 	if [ -n "$list" ]; then
 		# shellcheck disable=SC2086
 		list=$(with_selftests $list)
-		dir='' n=0
+		dir='' n=0 first=''
 		for c in $list; do
+			: "${first:=$c}"
 			case $(git -C "$tree" log -1 --format=%s "$c") in 'fs: add autofreeze') early=0 ;; esac
 		done
 		[ -z "${early:-}" ] || dir=fixes/
@@ -90,6 +91,12 @@ export_to()	# $1: tree, $2: folder
 		old { head[slug($0)] = text; text = ""; next }
 		{ printf "%s%s\n", head[slug($0)], $0 }
 		END { printf "%s", text }' old=1 "$out/series.old" old=0 "$out/names" >"$out/series"
+	# the cover letter's number of patches, and its end
+	[ ! -f "$top/cover-letter.txt" ] || {
+		sed -e "1s|0/[0-9]*|0/$(wc -l <"$out/names")|" -e '/^[^ ].* ([0-9]*):$/,$d' "$top/cover-letter.txt"
+		[ -z "$list" ] || git -C "$tree" shortlog "$first^..$c"
+		[ -z "$list" ] || git -C "$tree" diff --stat=80 "$first^" "$c"
+	} >"$out/cover-letter.txt"
 	rm -f "$out/names" "$out/series.old"
 }
 
@@ -99,7 +106,7 @@ compare()	# is the export of tree $1 what the repository has?
 	trap 'rm -rf "$new"' EXIT
 	export_to "$1" "$new"
 	_rc=0
-	for p in series $(cd "$new" && find . -name '*.patch' | sed 's|^\./||'); do
+	for p in series cover-letter.txt $(cd "$new" && find . -name '*.patch' | sed 's|^\./||'); do
 		cmp "$new/$p" "$top/$p" || _rc=1
 	done
 	for p in $(cd "$top" && find fixes [0-9]*.patch -name '*.patch' 2>/dev/null); do

@@ -45,7 +45,7 @@ struct item {
 /* Shared by all processes of a test program. */
 static struct shared {
 	int nr;
-	struct item item[384];
+	struct item item[512];
 	unsigned int serial;	/* makes the names of devices unique */
 	bool own;		/* not shared after all: of one child */
 	/* the transition that is going on or was the last */
@@ -76,11 +76,16 @@ int af_own(void)
 
 static struct item *remember(enum kind kind, const char *name)
 {
+	int i, n = 0;
 	struct item *it;
 
-	/* Only the tail may be reused, the order matters. */
-	while (sh->nr > 0 && sh->item[sh->nr - 1].kind == FREE)
-		sh->nr--;
+	/* They stay in the order in which they were made. */
+	if (sh->nr == ARRAY_SIZE(sh->item)) {
+		for (i = 0; i < sh->nr; i++)
+			if (sh->item[i].kind != FREE)
+				sh->item[n++] = sh->item[i];
+		sh->nr = n;
+	}
 	if (sh->nr == ARRAY_SIZE(sh->item)) {
 		af_log("too many things to clean up, increase the table");
 		abort();

@@ -106,7 +106,7 @@ static int make(unsigned int n, bool chain)
 	return ret;
 }
 
-static int dirty(unsigned int n)
+static int dirty_all(unsigned int n)
 {
 	static char buf[DIRTY_KB << 10];
 	char path[192];
@@ -134,7 +134,7 @@ static int bench(unsigned int n, bool chain, bool fill, unsigned int runs)
 		struct af_cycle c = { .deadline = 120 };
 
 		sync();
-		if ((fill && dirty(n)) || af_events_arm() || af_cycle(&c) ||
+		if ((fill && dirty_all(n)) || af_events_arm() || af_cycle(&c) ||
 		    af_events_read(&ev, 60))
 			return -1;
 		frozen[i] = (ev.frozen - c.begin_us) / 1000;

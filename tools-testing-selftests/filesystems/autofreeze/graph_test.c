@@ -689,6 +689,39 @@ TEST_F_TIMEOUT(graph, swap_file_does_not_keep_its_filesystem_unfrozen, af_secs(9
 	}
 }
 
+/* zram is swapped to, and writes to its file only when a task asks for it. */
+TEST_F_TIMEOUT(graph, swap_on_zram_does_not_keep_the_filesystem_of_its_file_unfrozen,
+	       af_secs(90))
+{
+	static const char * const states[] = { "mem", "disk" };
+	struct fs *lower = &self->fs[0];
+	struct af_disk *loop = &self->extra[0];
+	char file[192];
+	unsigned int i;
+
+	if (access("/sys/block/zram0/backing_dev", W_OK))
+		SKIP(return, "needs CONFIG_ZRAM_WRITEBACK");
+	ASSERT_EQ(0, fs_make(lower, "lower", 48));
+	snprintf(file, sizeof(file), "%s/backing", lower->dir);
+	ASSERT_EQ(0, af_file_create(file, 8 * MB));
+	ASSERT_EQ(0, af_loop_attach(loop, file));
+	ASSERT_EQ(0, af_write("/sys/block/zram0/backing_dev", "%s", loop->node));
+	af_undo_write("/sys/block/zram0/reset", "1");
+	ASSERT_EQ(0, af_write("/sys/block/zram0/disksize", "16M"));
+	ASSERT_EQ(0, af_swapon("/dev/zram0"));
+	for (i = 0; i < ARRAY_SIZE(states); i++) {
+		struct af_cycle c = { .state = states[i], .deadline = 40 };
+
+		ASSERT_EQ(0, make_dirty(lower->dir, "dirty", 1));
+		ASSERT_EQ(0, af_events_arm());
+		EXPECT_EQ(0, af_cycle(&c));
+		EXPECT_EQ(0, af_events_read(&self->ev, 20));
+		EXPECT_NE(NULL, af_event_freeze(&self->ev, lower->dev))
+			TH_LOG("%s: %s was not frozen", states[i], lower->dir);
+		expect_usable(_metadata, self);
+	}
+}
+
 /* --- cycles ------------------------------------------------------------------- */
 
 /*
