@@ -33,7 +33,7 @@ check:	## lint, build, selftests in QEMU, the show; last line "N passed, N faile
 	@$(run)/check.sh check $(TESTS)
 smoke:	## a few tests, in two minutes once everything is built
 	@$(run)/check.sh smoke $(or $(TESTS),$(SMOKE))
-bisect:	## does each prefix of the series build, boot and pass
+bisect:	## does each prefix of the series build, boot and pass (FROM=0006: from there on)
 	@$(run)/bisect.sh
 mutants:	## does each test fail when a hunk is taken back
 	@$(run)/mutants.sh $(TESTS)

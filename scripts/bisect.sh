@@ -8,10 +8,13 @@
 # on to the end.  "objects" leaves it at the first of these, which is what fits
 # into make check.
 #
+# FROM is how the name of the patch begins before which all are left out.
+#
 # Each result is kept under the tree's id, or the kernel's, and that of what it
 # was tested with.
 . "$(dirname "$0")/lib.sh"
 only=${1:-}
+: "${FROM:=}"
 
 sh "$scripts/need.sh"
 lock
@@ -119,6 +122,11 @@ was=''
 for c in $(git -C "$scratch" rev-list --reverse "$(cat "$work/base.commit")..$tip"); do
 	n=$((n + 1)) new_why=''
 	new_name=$(patches | sed -n "${n}p")
+	case $new_name in "$FROM"*) FROM='' ;; esac
+	if [ -n "$FROM" ]; then
+		echo "ok $n $new_name # SKIP before $FROM" >>"$RESULTS/bisect.ktap"
+		continue
+	fi
 	tree=$(git -C "$scratch" rev-parse --short=12 "$c^{tree}")
 	id=$(printf %02d $n)
 	w1=$stamps/$tree-$(git -C "$scratch" rev-parse --short=12 "$c^^{tree}")-$config.w1
