@@ -38,8 +38,19 @@ set -- "$@" -append "console=ttyS0 no_console_suspend no_timer_check panic=-1 oo
 : >"$dir/console.log"; : >"$dir/result.ktap"
 rc=0
 timeout -k 5 "$secs" "$QEMU" "$@" </dev/null >>"$dir/qemu.txt" 2>&1 &
-trap 'kill $!; exit 130' INT TERM
-wait $! || rc=$?
+qemu=$!
+trap 'kill $qemu; exit 130' INT TERM
+# A guest that hangs before it has any user space, as happens with TCG now and
+# then, is not worth to be waited for.
+(
+	for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+		sleep 10
+		grep -q 'as init process' "$dir/console.log" && exit
+		kill -0 $qemu 2>/dev/null || exit
+	done
+	kill $qemu
+) >/dev/null 2>&1 9>&- &
+wait $qemu || rc=$?
 [ $rc -eq 0 ] || echo "exit code $rc" >>"$dir/qemu.txt"
 grep -q '^# autofreeze guest: done' "$dir/result.ktap" && exit 0
 [ -s "$dir/console.log" ] && exit 1
