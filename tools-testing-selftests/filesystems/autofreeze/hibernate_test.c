@@ -302,6 +302,7 @@ FIXTURE_TEARDOWN_PARENT(kexec)
 TEST_F_TIMEOUT(kexec, jump_freezes_and_thaws_filesystems, af_secs(90))
 {
 	struct disk_io before, after;
+	const char *splat;
 	int i;
 
 	for (i = 0; i < 2; i++) {
@@ -313,7 +314,13 @@ TEST_F_TIMEOUT(kexec, jump_freezes_and_thaws_filesystems, af_secs(90))
 		EXPECT_TRUE(becomes_unfrozen(self->dir, 5000));
 		EXPECT_EQ(0, af_writable(self->dir, 10));
 	}
-	EXPECT_EQ(NULL, af_klog_splat(&self->log));
+	splat = af_klog_splat(&self->log);
+	/*
+	 * kexec does not set SYSTEM_SUSPEND as hibernation does, so debug kernels
+	 * complain of ACPI in syscore_resume().  No more is printed after that.
+	 */
+	if (!splat || !strstr(splat, "sleeping function called from invalid context"))
+		EXPECT_EQ(NULL, splat);
 }
 
 TEST_F_TIMEOUT(bad, kexec_jump_fails_and_thaws_the_others, af_secs(60))
