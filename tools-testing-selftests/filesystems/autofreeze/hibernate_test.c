@@ -317,7 +317,7 @@ TEST_F_TIMEOUT(kexec, jump_freezes_and_thaws_filesystems, af_secs(90))
 	splat = af_klog_splat(&self->log);
 	/*
 	 * kexec does not set SYSTEM_SUSPEND as hibernation does, so debug kernels
-	 * complain of ACPI in syscore_resume().  No more is printed after that.
+	 * complain of ACPI in syscore_resume().
 	 */
 	if (!splat || !strstr(splat, "sleeping function called from invalid context"))
 		EXPECT_EQ(NULL, splat);
