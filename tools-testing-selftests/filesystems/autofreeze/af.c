@@ -485,6 +485,16 @@ static void mount_once(const char *probe, const char *fs, const char *dir)
 
 const char *af_needs(unsigned int needs)
 {
+	static const struct {
+		unsigned int flag;
+		const char *fs;
+	} filesystems[] = {
+		{ AF_XFS, "xfs" }, { AF_EXT4, "ext4" }, { AF_EXT2, "ext2" },
+		{ AF_BTRFS, "btrfs" }, { AF_F2FS, "f2fs" }, { AF_NILFS2, "nilfs2" },
+		{ AF_JFS, "jfs" }, { AF_VFAT, "vfat" }, { AF_EXFAT, "exfat" },
+		{ AF_UDF, "udf" }, { AF_MINIX, "minix" },
+	};
+	unsigned int i;
 	char buf[64];
 
 	if ((needs & AF_NULL_BLK) && access(NULLB, W_OK))
@@ -513,15 +523,16 @@ const char *af_needs(unsigned int needs)
 		    !strcmp(buf, "0:0"))
 			return "needs active swap and /sys/power/resume";
 	}
-	if ((needs & AF_XFS) && (!have_fs("xfs") || !af_have("mkfs.xfs")))
-		return "needs CONFIG_XFS_FS and mkfs.xfs";
-	if ((needs & AF_EXT4) && (!have_fs("ext4") || !af_have("mkfs.ext4")))
-		return "needs CONFIG_EXT4_FS and mkfs.ext4";
-	if ((needs & AF_EXT2) && (!have_fs("ext2") || !af_have("mkfs.ext2")))
-		return "needs CONFIG_EXT2_FS and mkfs.ext2";
+	for (i = 0; i < ARRAY_SIZE(filesystems); i++) {
+		static char why[64];
+		const char *fs = filesystems[i].fs;
 
-	if ((needs & AF_BTRFS) && (!have_fs("btrfs") || !af_have("mkfs.btrfs")))
-		return "needs CONFIG_BTRFS_FS and mkfs.btrfs";
+		snprintf(why, sizeof(why), "mkfs.%s", fs);
+		if (!(needs & filesystems[i].flag) || (have_fs(fs) && af_have(why)))
+			continue;
+		snprintf(why, sizeof(why), "needs the filesystem %s and mkfs.%s", fs, fs);
+		return why;
+	}
 	if ((needs & AF_OVERLAY) && !have_fs("overlay"))
 		return "needs CONFIG_OVERLAY_FS";
 	if ((needs & AF_FUSE) && access("/dev/fuse", R_OK | W_OK))
@@ -1176,7 +1187,13 @@ int af_mkfs(const char *fs, const char *node, const char *opts)
 	} else if (!strncmp(fs, "ext", 3)) {
 		def = "-F -q -E lazy_itable_init=0,lazy_journal_init=0";
 	} else if (!strcmp(fs, "btrfs")) {
-		def = "-f -q -m single -d single";
+		def = strstr(opts, "raid") ? "-f -q" : "-f -q -m single -d single";
+	} else if (!strcmp(fs, "f2fs") || !strcmp(fs, "nilfs2")) {
+		def = "-f -q";
+	} else if (!strcmp(fs, "jfs")) {
+		def = "-q";
+	} else if (!strcmp(fs, "minix")) {
+		def = "-3";
 	}
 	return af_run(60, "%s mkfs.%s %s %s %s", env, fs, def, opts, node);
 }
@@ -1236,9 +1253,32 @@ int af_mount_dev(const char *dir, dev_t *dev)
 
 int af_fsck(const char *fs, const char *node, const char *opts)
 {
-	if (!strcmp(fs, "xfs"))
-		return af_run(60, "xfs_repair -n %s %s", opts ?: "", node);
-	return af_run(60, "e2fsck -fn %s %s", opts ?: "", node);
+	static const struct {
+		const char *fs, *fsck;
+	} tools[] = {
+		{ "xfs", "xfs_repair -n" },
+		{ "ext2", "e2fsck -fn" },
+		{ "ext4", "e2fsck -fn" },
+		{ "btrfs", "btrfs check -q" },
+		{ "f2fs", "fsck.f2fs --dry-run" },
+		{ "jfs", "jfs_fsck -n -f -v" },
+		{ "vfat", "fsck.vfat -n" },
+		{ "exfat", "fsck.exfat -n" },
+		{ "minix", "fsck.minix -f" },
+	};
+	unsigned int i;
+	char tool[16];
+
+	for (i = 0; i < ARRAY_SIZE(tools); i++) {
+		if (strcmp(fs, tools[i].fs))
+			continue;
+		snprintf(tool, sizeof(tool), "%.*s", (int)strcspn(tools[i].fsck, " "),
+			 tools[i].fsck);
+		if (!af_have(tool))
+			return -ENOENT;
+		return af_run(60, "%s %s %s", tools[i].fsck, opts ?: "", node);
+	}
+	return -ENOENT;
 }
 
 static int dir_ioctl(const char *dir, unsigned long cmd)

@@ -52,6 +52,13 @@ enum {
 	AF_OVERLAY	= 1 << 20,
 	AF_FUSE		= 1 << 21,
 	AF_MD		= 1 << 22,	/* md with raid1 */
+	AF_F2FS		= 1 << 23,
+	AF_NILFS2	= 1 << 24,
+	AF_JFS		= 1 << 25,
+	AF_VFAT		= 1 << 26,
+	AF_EXFAT	= 1 << 27,
+	AF_UDF		= 1 << 28,
+	AF_MINIX	= 1 << 29,
 };
 
 /**

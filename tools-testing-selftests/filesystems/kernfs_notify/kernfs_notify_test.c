@@ -24,9 +24,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/aio_abi.h>
-#include <linux/fuse.h>
-#include <linux/mount.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -37,13 +34,12 @@
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "../../kselftest_harness.h"
+#include "kernfs_notify.h"
 
 #define FAILSLAB	"/sys/kernel/debug/failslab/"
 #define KTHREADD	"/proc/2/"
@@ -59,66 +55,6 @@
 /* A rescuer is called after 10 ms and then every 100 ms; VMs may be starved. */
 #define PROMPT_MS	5000
 #define LOST_MS		10000
-
-static long now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
-static int read_file(const char *path, char *buf, size_t size)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n;
-
-	if (fd < 0)
-		return -errno;
-	n = read(fd, buf, size - 1);
-	close(fd);
-	if (n < 0)
-		return -EIO;
-	buf[n] = '\0';
-	buf[strcspn(buf, "\n")] = '\0';
-	return 0;
-}
-
-static int write_file(const char *path, const char *val)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	ssize_t n;
-
-	if (fd < 0)
-		return -errno;
-	n = write(fd, val, strlen(val));
-	close(fd);
-	return n < 0 ? -errno : 0;
-}
-
-/* A mount that no directory knows of and that ends with its last user. */
-static int detached_mount(const char *type, int dev)
-{
-	int fs, mnt = -1;
-	char val[16];
-
-	fs = syscall(SYS_fsopen, type, FSOPEN_CLOEXEC);
-	if (fs < 0)
-		return -1;
-	if (dev >= 0) {
-		snprintf(val, sizeof(val), "%d", dev);
-		if (syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "fd", val, 0) ||
-		    syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "rootmode", "40000", 0) ||
-		    syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "user_id", "0", 0) ||
-		    syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "group_id", "0", 0))
-			goto out;
-	}
-	if (!syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0))
-		mnt = syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, 0);
-out:
-	close(fs);
-	return mnt;
-}
 
 /* Failures of allocations of kthreadd, and of nobody else. */
 static int fail_forks_of_kthreads(bool on)
@@ -210,15 +146,6 @@ FIXTURE_SETUP(kernfs_notify)
 	ASSERT_EQ(0, sched_setaffinity(0, sizeof(cpu), &cpu));
 }
 
-static void end_process(pid_t *pid)
-{
-	if (*pid > 0) {
-		kill(*pid, SIGKILL);
-		waitpid(*pid, NULL, 0);	/* ECHILD: from the parent's teardown */
-	}
-	*pid = 0;
-}
-
 /*
  * End what starve() began.  The modprobes end with the pipe they hold.  First
  * the hogs, then the fault: else each hog that waits gets a worker of its own,
@@ -258,75 +185,6 @@ FIXTURE_TEARDOWN_PARENT(kernfs_notify)
 	if (root >= 0) {
 		unlinkat(root, self->cgroup, AT_REMOVEDIR);
 		close(root);
-	}
-}
-
-/* A FUSE server with files 0, 1, 2...; an fsync lasts as long as the server. */
-static void fuse_server(FIXTURE_DATA(kernfs_notify) * self, int dev)
-{
-	static char buf[FUSE_MIN_READ_BUFFER];
-	struct fuse_in_header *in = (void *)buf;
-	struct {
-		struct fuse_out_header h;
-		union {
-			struct fuse_init_out init;
-			struct fuse_entry_out entry;
-			struct fuse_attr_out attr;
-			struct fuse_open_out open;
-		};
-	} out;
-
-	for (;;) {
-		size_t len = 0;
-
-		if (read(dev, buf, sizeof(buf)) < 0) {
-			if (errno == EINTR || errno == EAGAIN || errno == ENOENT)
-				continue;
-			return;
-		}
-
-		memset(&out, 0, sizeof(out));
-		out.h.unique = in->unique;
-		switch (in->opcode) {
-		case FUSE_INIT:
-			out.init.major = FUSE_KERNEL_VERSION;
-			out.init.minor = FUSE_KERNEL_MINOR_VERSION;
-			out.init.max_write = 4096;
-			len = sizeof(out.init);
-			break;
-		case FUSE_LOOKUP:
-			out.entry.nodeid = FUSE_ROOT_ID + 1 + atoi((char *)(in + 1));
-			out.entry.attr.ino = out.entry.nodeid;
-			out.entry.attr.mode = S_IFREG | 0600;
-			out.entry.attr.nlink = 1;
-			len = sizeof(out.entry);
-			break;
-		case FUSE_GETATTR:
-			out.attr.attr.ino = in->nodeid;
-			out.attr.attr.mode = in->nodeid == FUSE_ROOT_ID ?
-					     S_IFDIR | 0700 : S_IFREG | 0600;
-			out.attr.attr.nlink = 1;
-			len = sizeof(out.attr);
-			break;
-		case FUSE_OPEN:
-			len = sizeof(out.open);
-			break;
-		case FUSE_FSYNC:
-			__atomic_add_fetch(&self->fsyncs, 1, __ATOMIC_RELEASE);
-			continue;
-		case FUSE_FLUSH:
-		case FUSE_RELEASE:
-			break;
-		case FUSE_FORGET:
-		case FUSE_BATCH_FORGET:
-		case FUSE_INTERRUPT:
-			continue;
-		default:
-			out.h.error = -ENOSYS;
-		}
-		out.h.len = sizeof(out.h) + len;
-		if (write(dev, &out, out.h.len) < 0 && errno != ENOENT)
-			return;
 	}
 }
 
@@ -384,7 +242,7 @@ static void starve(struct __test_metadata *_metadata,
 		alarm(60);
 		close(mnt);
 		close(self->hold[0]);
-		fuse_server(self, dev);
+		fuse_server(dev, &self->fsyncs);
 		_exit(1);
 	}
 	self->server = pid;
@@ -446,17 +304,6 @@ static void notify(struct __test_metadata *_metadata,
 
 	self->frozen = !self->frozen;
 	ASSERT_EQ(1, write(self->freeze_fd, self->frozen ? "1" : "0", 1));
-}
-
-/* Milliseconds until @events are there, -1 if they are not within @max_ms. */
-static long wait_for(int fd, short events, int max_ms)
-{
-	struct pollfd pfd = { .fd = fd, .events = events };
-	long start = now_ms();
-
-	if (poll(&pfd, 1, max_ms) != 1 || !(pfd.revents & events))
-		return -1;
-	return now_ms() - start;
 }
 
 /* Without the fault: the events this test waits for do exist. */

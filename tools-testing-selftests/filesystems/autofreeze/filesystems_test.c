@@ -1,0 +1,574 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Every filesystem that freezes itself and for which there is a mkfs: while it is
+ * frozen nothing is written to its disk, whoever asks for it, and what is on the
+ * disk is what a machine would find that never resumes. And what each of them
+ * does in the background neither writes meanwhile nor delays the freeze.
+ *
+ * The task that holds the snapshot device is the only one that runs on when
+ * tasks are frozen. It copies the disk then, past the page cache.
+ */
+#define _GNU_SOURCE
+#include <linux/suspend_ioctls.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include "kselftest_harness.h"
+#include "af_fail.h"
+#include "load.h"
+
+#define NLOADS	4
+#define DISK_MB	160
+
+static const enum load_kind kinds[NLOADS] = {
+	LOAD_BUFFERED, LOAD_MMAP, LOAD_FSYNC, LOAD_BUFFERED,
+};
+
+FIXTURE(fs) {
+	struct af_disk disk[2], dm;
+	char dir[128], before[192];
+	struct load *load;
+	struct af_klog log;
+	pid_t churn;
+};
+
+FIXTURE_VARIANT(fs) {
+	const char *fs;
+	unsigned int needs;
+	const char *mkfs;	/* options; %s is the node of a second disk */
+	const char *mount;
+	/* FIFREEZE is refused, but device mapper freezes it */
+	bool no_fifreeze;
+	/* It says that it is mounted, for all to see, as long as it is. */
+	bool dirty_bit;
+	/* What is deleted and open is not known on the disk, and lost. */
+	bool no_orphans;
+};
+
+FIXTURE_VARIANT_ADD(fs, ext2) { .fs = "ext2", .needs = AF_EXT2, .no_orphans = true };
+FIXTURE_VARIANT_ADD(fs, f2fs) { .fs = "f2fs", .needs = AF_F2FS };
+FIXTURE_VARIANT_ADD(fs, nilfs2) { .fs = "nilfs2", .needs = AF_NILFS2 };
+FIXTURE_VARIANT_ADD(fs, jfs) { .fs = "jfs", .needs = AF_JFS, .no_orphans = true };
+FIXTURE_VARIANT_ADD(fs, btrfs) { .fs = "btrfs", .needs = AF_BTRFS };
+FIXTURE_VARIANT_ADD(fs, btrfs_raid1) {
+	.fs = "btrfs", .needs = AF_BTRFS, .mkfs = "-m raid1 -d raid1 %s",
+};
+FIXTURE_VARIANT_ADD(fs, vfat) {
+	.fs = "vfat", .needs = AF_VFAT, .no_fifreeze = true, .dirty_bit = true,
+	.no_orphans = true,
+};
+FIXTURE_VARIANT_ADD(fs, exfat) {
+	.fs = "exfat", .needs = AF_EXFAT, .no_fifreeze = true, .dirty_bit = true,
+	.no_orphans = true,
+};
+FIXTURE_VARIANT_ADD(fs, udf) {
+	.fs = "udf", .needs = AF_UDF, .no_fifreeze = true, .no_orphans = true,
+};
+FIXTURE_VARIANT_ADD(fs, minix) {
+	.fs = "minix", .needs = AF_MINIX, .no_fifreeze = true, .no_orphans = true,
+};
+
+struct churn {
+	const char *dir;
+	bool no_orphans;
+};
+
+/* Makes files, and removes them, while they are open if that is not lost. */
+static int churn(void *arg)
+{
+	struct churn *c = arg;
+	unsigned int i;
+	char path[192];
+	int fd[32];
+
+	memset(fd, -1, sizeof(fd));
+	for (i = 0;; i++) {
+		int *f = &fd[i % ARRAY_SIZE(fd)];
+
+		close(*f);
+		snprintf(path, sizeof(path), "%s/churn.%u", c->dir, i % 64);
+		*f = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		if (*f < 0 || write(*f, path, sizeof(path)) < 0)
+			return -errno;
+		if (c->no_orphans) {
+			close(*f);
+			*f = -1;
+		}
+		if (unlink(path))
+			return -errno;
+		usleep(2000);
+	}
+}
+
+static int put_file(const char *path, unsigned int kb)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600), ret = 0;
+	char buf[1024];
+
+	memset(buf, 'b', sizeof(buf));
+	while (fd >= 0 && kb-- && !ret)
+		if (write(fd, buf, sizeof(buf)) != sizeof(buf))
+			ret = -errno;
+	if (fd < 0 || fsync(fd))
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+static bool is_whole(const char *path, unsigned int kb)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char buf[1024], want[1024];
+	bool ret = fd >= 0;
+
+	memset(want, 'b', sizeof(want));
+	while (ret && kb--)
+		ret = read(fd, buf, sizeof(buf)) == sizeof(buf) &&
+		      !memcmp(buf, want, sizeof(buf));
+	close(fd);
+	return ret;
+}
+
+FIXTURE_SETUP(fs)
+{
+	struct af_disk_opts o = { .mb = DISK_MB };
+	const char *why = af_setup(AF_NULL_BLK | AF_DM | AF_SNAPSHOT | AF_LOOP |
+				   variant->needs);
+	char opts[256];
+	int i;
+
+	if (why)
+		SKIP(return, "%s", why);
+	ASSERT_EQ(0, af_set("/sys/power/pm_test", "none"));
+	ASSERT_EQ(0, af_set("/proc/sys/vm/dirty_writeback_centisecs", "10"));
+	ASSERT_EQ(0, af_set("/proc/sys/vm/dirty_expire_centisecs", "10"));
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, af_disk_create(&self->disk[i], "fs", &o));
+	ASSERT_EQ(0, af_dm_linear(&self->dm, "fs", &self->disk[0]));
+	snprintf(opts, sizeof(opts), variant->mkfs ?: "", self->disk[1].node);
+	ASSERT_EQ(0, af_mkfs(variant->fs, self->dm.node, opts));
+	ASSERT_EQ(0, af_mount(variant->fs, self->dm.node, "fs", variant->mount, self->dir));
+	snprintf(self->before, sizeof(self->before), "%s/before", self->dir);
+	ASSERT_EQ(0, put_file(self->before, 256));
+	sync();
+	self->load = load_alloc(NLOADS);
+	ASSERT_EQ(0, af_klog_mark(&self->log));
+}
+
+FIXTURE_TEARDOWN_PARENT(fs)
+{
+	af_cleanup();
+}
+
+static void start_loads(struct __test_metadata *_metadata, FIXTURE_DATA(fs) *self,
+			bool no_orphans)
+{
+	struct churn c = { self->dir, no_orphans };
+	int i;
+
+	for (i = 0; i < NLOADS; i++)
+		ASSERT_EQ(0, load_start(&self->load[i], kinds[i], i, self->dir));
+	self->churn = af_spawn(churn, &c);
+	ASSERT_LT(0, self->churn);
+	af_sleep_ms(1000);
+}
+
+/* They go on, and all that they wrote is there. */
+static void stop_loads(struct __test_metadata *_metadata, FIXTURE_DATA(fs) *self)
+{
+	unsigned long before[NLOADS];
+	int i;
+
+	for (i = 0; i < NLOADS; i++)
+		before[i] = load_progress(&self->load[i]);
+	for (i = 0; i < 100; i++) {
+		af_sleep_ms(100);
+		if (load_progress(&self->load[0]) != before[0])
+			break;
+	}
+	af_sleep_ms(500);
+	for (i = 0; i < NLOADS; i++)
+		EXPECT_LT(before[i], load_progress(&self->load[i]));
+	EXPECT_EQ(-EINTR, af_kill(self->churn, 20));
+	for (i = 0; i < NLOADS; i++)
+		EXPECT_EQ(0, load_stop(&self->load[i]));
+	for (i = 0; i < NLOADS; i++)
+		EXPECT_EQ(0, load_verify(&self->load[i]));
+}
+
+static unsigned long long sectors_written(FIXTURE_DATA(fs) *self)
+{
+	return disk_io(&self->disk[0]).sectors + disk_io(&self->disk[1]).sectors;
+}
+
+TEST_F_TIMEOUT(fs, nothing_is_written_while_tasks_are_frozen_and_the_disk_is_in_order, af_secs(120))
+{
+	unsigned long long frozen, later;
+	struct af_disk loop;
+	char copy[128], dir[128], path[160];
+	long long start, ms;
+	int snap, err = 0, ret;
+
+	snprintf(copy, sizeof(copy), "%s.copy", af_dir("fs"));
+	start_loads(_metadata, self, variant->no_orphans);
+	snap = open("/dev/snapshot", O_RDONLY | O_CLOEXEC);
+	ASSERT_LE(0, snap);
+	start = af_now_ms();
+	ASSERT_EQ(0, ioctl(snap, SNAPSHOT_FREEZE, 0));
+	ms = af_now_ms() - start;
+	frozen = sectors_written(self);
+	/* longer than it takes any of them to commit something */
+	af_sleep_ms(5500);
+	later = sectors_written(self);
+	if (!variant->mkfs)
+		err = af_copy(self->disk[0].node, copy);
+	ASSERT_EQ(0, ioctl(snap, SNAPSHOT_UNFREEZE, 0));
+	close(snap);
+	EXPECT_EQ(0, err);
+	EXPECT_EQ(frozen, later);
+	TH_LOG("tasks and filesystems were frozen after %lld ms", ms);
+
+	EXPECT_TRUE(becomes_unfrozen(self->dir, 5000));
+	stop_loads(_metadata, self);
+	ASSERT_EQ(0, af_umount(self->dir));
+	ret = af_fsck(variant->fs, self->dm.node, NULL);
+	EXPECT_TRUE(!ret || ret == -ENOENT);
+	if (!variant->mkfs) {
+		/* As if the machine had been switched off in the middle of it */
+		ASSERT_EQ(0, af_loop_attach(&loop, copy));
+		if (!variant->dirty_bit) {
+			ret = af_fsck(variant->fs, loop.node, NULL);
+			EXPECT_TRUE(!ret || ret == -ENOENT);
+		}
+		/* btrfs does not want to see two of the same UUID */
+		ASSERT_EQ(0, af_dm_remove(&self->dm));
+		ASSERT_EQ(0, af_mount(variant->fs, loop.node, "copy", variant->mount, dir));
+		snprintf(path, sizeof(path), "%s/before", dir);
+		EXPECT_TRUE(is_whole(path, 256));
+		ASSERT_EQ(0, af_umount(dir));
+		EXPECT_EQ(NULL, af_klog_find(&self->log, "unchecked fs"));	/* nilfs2 */
+	}
+	unlink(copy);
+	EXPECT_EQ(NULL, af_klog_splat(&self->log));
+	af_klog_end(&self->log);
+}
+
+static int do_sync(void *unused)
+{
+	(void)unused;
+	sync();
+	return 0;
+}
+
+TEST_F_TIMEOUT(fs, nothing_is_written_while_userspace_has_it_frozen_whoever_syncs, af_secs(90))
+{
+	unsigned long long frozen, later;
+	int sync;
+
+	if (variant->no_fifreeze)
+		SKIP(return, "FIFREEZE is refused");
+	start_loads(_metadata, self, variant->no_orphans);
+	ASSERT_EQ(0, af_fifreeze(self->dir));
+	frozen = sectors_written(self);
+	sync = af_bounded(10, do_sync, NULL);
+	af_sleep_ms(5500);
+	later = sectors_written(self);
+	ASSERT_EQ(0, af_fithaw(self->dir));
+	EXPECT_EQ(0, sync);
+	EXPECT_EQ(frozen, later);
+	stop_loads(_metadata, self);
+	ASSERT_EQ(0, af_umount(self->dir));
+	EXPECT_EQ(NULL, af_klog_splat(&self->log));
+	af_klog_end(&self->log);
+}
+
+struct holder {
+	char path[192];
+	int ready;
+};
+
+static int hold_unlinked(void *arg)
+{
+	struct holder *h = arg;
+	int fd = open(h->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	char buf[65536] = {};
+
+	if (fd < 0 || write(fd, buf, sizeof(buf)) < 0 || fsync(fd) || unlink(h->path))
+		return -errno;
+	if (write(h->ready, "", 1) != 1)
+		return -errno;
+	pause();
+	return 0;
+}
+
+/*
+ * The last one to have a file open may go away while it is frozen. What is left of
+ * the file has to be removed then, which is a write.
+ */
+TEST_F_TIMEOUT(fs, removal_of_a_deleted_file_waits_for_the_thaw, af_secs(60))
+{
+	struct holder h;
+	int fds[2], i;
+	char state = 'R', c;
+	pid_t pid;
+
+	snprintf(h.path, sizeof(h.path), "%s/held", self->dir);
+	ASSERT_EQ(0, pipe(fds));
+	h.ready = fds[1];
+	pid = af_spawn(hold_unlinked, &h);
+	ASSERT_LT(0, pid);
+	ASSERT_EQ(1, read(fds[0], &c, 1));
+	sync();
+
+	ASSERT_EQ(0, variant->no_fifreeze ? af_dm_suspend(&self->dm, true, true) :
+					    af_fifreeze(self->dir));
+	kill(pid, SIGKILL);
+	for (i = 0; i < 20 && state != 'D'; i++) {
+		af_sleep_ms(100);
+		state = af_task_state(pid);
+	}
+	ASSERT_EQ(0, variant->no_fifreeze ? af_dm_resume(&self->dm) :
+					    af_fithaw(self->dir));
+	EXPECT_EQ('D', state);
+	EXPECT_EQ(-EINTR, af_wait(pid, 20));
+	ASSERT_EQ(0, af_umount(self->dir));
+	i = af_fsck(variant->fs, self->dm.node, NULL);
+	EXPECT_TRUE(!i || i == -ENOENT);
+	EXPECT_EQ(NULL, af_klog_splat(&self->log));
+	af_klog_end(&self->log);
+}
+
+/* --- jfs: the log is not one of the filesystem alone ------------------------- */
+
+FIXTURE(jfs) {
+	struct af_disk disk[3];
+	char dir[2][128];
+	struct af_klog log;
+};
+
+FIXTURE_SETUP(jfs)
+{
+	struct af_disk_opts o = { .mb = DISK_MB };
+	const char *why = af_setup(AF_NULL_BLK | AF_JFS);
+	int i;
+
+	if (why)
+		SKIP(return, "%s", why);
+	for (i = 0; i < 3; i++)
+		ASSERT_EQ(0, af_disk_create(&self->disk[i], "jfs", &o));
+	ASSERT_EQ(0, af_klog_mark(&self->log));
+}
+
+FIXTURE_TEARDOWN_PARENT(jfs)
+{
+	af_cleanup();
+}
+
+TEST_F_TIMEOUT(jfs, a_filesystem_without_a_log_freezes, af_secs(60))
+{
+	ASSERT_EQ(0, af_mkfs("jfs", self->disk[0].node, NULL));
+	ASSERT_EQ(0, af_mount("jfs", self->disk[0].node, "jfs", "nointegrity", self->dir[0]));
+	EXPECT_EQ(0, af_writable(self->dir[0], 10));
+	EXPECT_EQ(0, af_fifreeze(self->dir[0]));
+	EXPECT_EQ(0, af_fithaw(self->dir[0]));
+	EXPECT_EQ(0, af_writable(self->dir[0], 10));
+	EXPECT_EQ(0, af_umount(self->dir[0]));
+	EXPECT_EQ(NULL, af_klog_splat(&self->log));
+	af_klog_end(&self->log);
+}
+
+TEST_F_TIMEOUT(jfs, filesystems_that_share_a_log_freeze_one_by_one, af_secs(90))
+{
+	struct af_cycle c = { .test = "freezer", .deadline = 30 };
+	char opts[128];
+	int i;
+
+	ASSERT_EQ(0, af_mkfs("jfs", self->disk[2].node, "-J journal_dev"));
+	snprintf(opts, sizeof(opts), "-J device=%s", self->disk[2].node);
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, af_mkfs("jfs", self->disk[i].node, opts));
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, af_mount("jfs", self->disk[i].node, i ? "b" : "a", NULL,
+				      self->dir[i]));
+	ASSERT_EQ(0, af_fifreeze(self->dir[0]));
+	EXPECT_EQ(0, af_writable(self->dir[1], 10));
+	ASSERT_EQ(0, af_fifreeze(self->dir[1]));
+	ASSERT_EQ(0, af_fithaw(self->dir[0]));
+	EXPECT_EQ(0, af_writable(self->dir[0], 10));
+	ASSERT_EQ(0, af_fithaw(self->dir[1]));
+	EXPECT_EQ(0, af_writable(self->dir[1], 10));
+
+	/* and both at a time */
+	EXPECT_EQ(0, af_cycle(&c));
+	EXPECT_EQ(NULL, af_klog_find(&self->log, FREEZE_FAILED));
+	for (i = 0; i < 2; i++) {
+		EXPECT_EQ(0, af_writable(self->dir[i], 10));
+		EXPECT_EQ(0, af_umount(self->dir[i]));
+	}
+	EXPECT_EQ(NULL, af_klog_splat(&self->log));
+	af_klog_end(&self->log);
+}
+
+/* --- btrfs: what takes hours gives way --------------------------------------- */
+
+FIXTURE(btrfs) {
+	struct af_disk disk;
+	char dir[128];
+	struct af_klog log;
+};
+
+FIXTURE_SETUP(btrfs)
+{
+	struct af_disk_opts o = { .mb = 512, .mbps = 20 };
+	const char *why = af_setup(AF_NULL_BLK | AF_BTRFS);
+	char path[160];
+
+	if (why)
+		SKIP(return, "%s", why);
+	if (!af_have("btrfs"))
+		SKIP(return, "needs btrfs-progs");
+	ASSERT_EQ(0, af_disk_create(&self->disk, "btrfs", &o));
+	ASSERT_EQ(0, af_mkfs("btrfs", self->disk.node, NULL));
+	ASSERT_EQ(0, af_mount("btrfs", self->disk.node, "btrfs", NULL, self->dir));
+	snprintf(path, sizeof(path), "%s/data", self->dir);
+	ASSERT_EQ(0, put_file(path, 100 << 10));
+	ASSERT_EQ(0, af_klog_mark(&self->log));
+}
+
+FIXTURE_TEARDOWN_PARENT(btrfs)
+{
+	af_cleanup();
+}
+
+static int balance(void *dir)
+{
+	return af_run(100, "btrfs balance start --full-balance %s", (char *)dir);
+}
+
+TEST_F_TIMEOUT(btrfs, balance_lets_the_machine_sleep_and_goes_on, af_secs(180))
+{
+	struct af_cycle c = { .test = "freezer", .deadline = 60 };
+	char path[160];
+	pid_t pid;
+	int i;
+
+	pid = af_spawn(balance, self->dir);
+	ASSERT_LT(0, pid);
+	af_sleep_ms(1500);
+	for (i = 0; i < 3; i++) {
+		EXPECT_EQ(0, af_cycle(&c));
+		af_log("suspend: %d, %ld ms", c.error, c.ms);
+		af_sleep_ms(300);
+	}
+	EXPECT_NE(0, af_task_state(pid)) {
+		TH_LOG("the balance was too short");
+	}
+	EXPECT_EQ(NULL, af_klog_find(&self->log, FREEZE_FAILED));
+	EXPECT_EQ(NULL, af_klog_find(&self->log, "canceled"));
+	EXPECT_EQ(0, af_wait(pid, 100));
+	snprintf(path, sizeof(path), "%s/data", self->dir);
+	EXPECT_TRUE(is_whole(path, 100 << 10));
+	ASSERT_EQ(0, af_umount(self->dir));
+	EXPECT_EQ(0, af_fsck("btrfs", self->disk.node, NULL));
+	EXPECT_EQ(NULL, af_klog_splat(&self->log));
+	af_klog_end(&self->log);
+}
+
+/* --- loop devices on what does not freeze itself but stands on what does ----- */
+
+FIXTURE(loop) {
+	struct af_disk disk, loop;
+	char dir[128], overlay[128], file[192];
+	struct af_klog log;
+};
+
+FIXTURE_SETUP(loop)
+{
+	const char *why = af_setup(AF_NULL_BLK | AF_EXT4 | AF_LOOP | AF_OVERLAY);
+	static const char * const subdirs[] = { "lower", "upper", "work" };
+	char path[256], opts[512];
+	unsigned int i;
+
+	if (why)
+		SKIP(return, "%s", why);
+	ASSERT_EQ(0, af_disk_create(&self->disk, "loop", NULL));
+	ASSERT_EQ(0, af_mkfs("ext4", self->disk.node, NULL));
+	ASSERT_EQ(0, af_mount("ext4", self->disk.node, "loop", NULL, self->dir));
+	for (i = 0; i < ARRAY_SIZE(subdirs); i++) {
+		snprintf(path, sizeof(path), "%s/%s", self->dir, subdirs[i]);
+		ASSERT_EQ(0, mkdir(path, 0755));
+	}
+	snprintf(opts, sizeof(opts), "lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work",
+		 self->dir, self->dir, self->dir);
+	snprintf(self->overlay, sizeof(self->overlay), "%s", af_dir("overlay"));
+	ASSERT_EQ(0, mount("overlay", self->overlay, "overlay", 0, opts));
+	ASSERT_EQ(0, af_klog_mark(&self->log));
+}
+
+FIXTURE_TEARDOWN_PARENT(loop)
+{
+	if (self->overlay[0])
+		umount2(self->overlay, MNT_DETACH);
+	af_cleanup();
+}
+
+TEST_F_TIMEOUT(loop, dirty_device_on_overlayfs_does_not_keep_the_machine_awake, af_secs(60))
+{
+	struct af_cycle c = { .test = "freezer", .delay = 1, .deadline = 30 };
+	char buf[65536];
+	int fd, i;
+
+	ASSERT_EQ(0, af_set("/proc/sys/vm/dirty_writeback_centisecs", "10"));
+	ASSERT_EQ(0, af_set("/proc/sys/vm/dirty_expire_centisecs", "1000"));
+	snprintf(self->file, sizeof(self->file), "%s/file", self->overlay);
+	ASSERT_EQ(0, af_file_create(self->file, 64 << 20));
+	ASSERT_EQ(0, af_loop_attach(&self->loop, self->file));
+	fd = open(self->loop.node, O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	memset(buf, 'l', sizeof(buf));
+	for (i = 0; i < 64; i++)
+		ASSERT_EQ((ssize_t)sizeof(buf), write(fd, buf, sizeof(buf)));
+	/* not by a sync of the suspend, but by the flusher in the middle of it */
+	af_set("/sys/power/sync_on_suspend", "0");
+	ASSERT_EQ(0, af_set("/proc/sys/vm/dirty_expire_centisecs", "10"));
+	EXPECT_EQ(0, af_cycle(&c));
+	af_log("suspend: %d, %ld ms", c.error, c.ms);
+	EXPECT_GT(4000, c.ms);
+	EXPECT_EQ(0, fsync(fd));
+	close(fd);
+	EXPECT_EQ(NULL, af_klog_splat(&self->log));
+	af_klog_end(&self->log);
+}
+
+static int discard(void *node)
+{
+	unsigned long long range[2] = { 0, 1 << 20 };
+	int fd = open(node, O_RDWR | O_CLOEXEC);
+
+	return fd >= 0 && !ioctl(fd, BLKDISCARD, range) ? 0 : -errno;
+}
+
+TEST_F_TIMEOUT(loop, discard_waits_while_the_file_is_on_a_frozen_filesystem, af_secs(60))
+{
+	char state = 'R';
+	pid_t pid;
+	int i;
+
+	snprintf(self->file, sizeof(self->file), "%s/file", self->dir);
+	ASSERT_EQ(0, put_file(self->file, 2 << 10));
+	ASSERT_EQ(0, af_loop_attach(&self->loop, self->file));
+	ASSERT_EQ(0, af_fifreeze(self->dir));
+	pid = af_spawn(discard, self->loop.node);
+	for (i = 0; i < 20 && state != 'D'; i++) {
+		af_sleep_ms(100);
+		state = af_task_state(pid);
+	}
+	ASSERT_EQ(0, af_fithaw(self->dir));
+	EXPECT_EQ('D', state);
+	EXPECT_EQ(0, af_wait(pid, 20));
+	EXPECT_EQ(NULL, af_klog_splat(&self->log));
+	af_klog_end(&self->log);
+}
+
+TEST_HARNESS_MAIN
