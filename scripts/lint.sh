@@ -7,7 +7,7 @@
 . "$(dirname "$0")/lib.sh"
 
 all="shellcheck series_lists_each_patch from_and_trailers checkpatch round_trip selftests_are_in_the_series
-am_and_quiltimport_agree no_freezer_left no_debian_context maintainers_applies mutants_apply kernel_doc
+am_and_quiltimport_agree no_freezer_left never_neither freezer_table no_debian_context maintainers_applies mutants_apply kernel_doc
 no_new_warnings"
 touched() { git -C "$series" diff --name-only --diff-filter=d "$(cat "$work/base.commit")" HEAD -- "$@"; }
 # without line numbers, to compare
@@ -48,6 +48,8 @@ checkpatch()
 	accepted='^include/trace/.*:(OPEN_ENDED_LINE|PARENTHESIS_ALIGNMENT):
 ^kernel/power/hibernate.c:.*:CAMELCASE:
 ^include/linux/freezer.h:.*:ENOSYS:
+^fs/jfs/.*:(CAMELCASE|AVOID_EXTERNS):
+^fs/f2fs/.*:PARENTHESIS_ALIGNMENT:
 ^kernel/power/user.c:.*:TYPO_SPELLING:.*filp
 ^tools/testing/selftests/.*:(ARRAY_SIZE|PREFER_DEFINED_ATTRIBUTE_MACRO|VOLATILE|ENOSYS|SPACING|COMPLEX_MACRO|MULTIPLE_ASSIGNMENTS):'
 	mkdir -p "$work/checkpatch"
@@ -92,11 +94,29 @@ am_and_quiltimport_agree()
 	[ "$(git -C "$scratch" rev-parse 'HEAD^{tree}')" = "$(git -C "$series" rev-parse 'HEAD^{tree}')" ]
 }
 
-# freezing() in the trim ioctls is no freezer: it makes a long ioctl end soon
+# freezing() in ioctls is no freezer of kernel threads, nor is try_to_freeze() in
+# a balance: both are for user tasks.
 no_freezer_left()
 {
-	! git -C "$series" grep -nE 'try_to_freeze|set_freezable|WQ_FREEZABLE|TASK_FREEZABLE|_freezable' -- fs/xfs fs/ext4
+	! git -C "$series" grep -nE 'set_freezable|WQ_FREEZABLE|TASK_FREEZABLE|_freezable' -- \
+		fs/xfs fs/ext4 fs/f2fs fs/nilfs2 fs/jfs fs/btrfs
 }
+
+# At no commit a filesystem has neither the flag nor the freezer that it had.
+never_neither()
+{
+	_base=$(cat "$work/base.commit") _rc=0
+	has_either() { git -C "$series" grep -lE "$1" "$2" -- 'fs/*.c' | sed "s|^$2:||; s|/[^/]*$||" | sort -u; }
+	has_either 'set_freezable\(|WQ_FREEZABLE' "$_base" >"$out/had"
+	for _c in $(git -C "$series" rev-list "$_base..HEAD"); do
+		has_either 'set_freezable\(|WQ_FREEZABLE|FS_POWER_FREEZE' "$_c" >"$out/has"
+		comm -23 "$out/had" "$out/has" | sed "s/^/neither at $_c: /" | grep . && _rc=1
+	done
+	return $_rc
+}
+
+# The table in the documentation says what the tree says.
+freezer_table() { sh "$scripts/freezer_table.sh" "$series"; }
 
 no_debian_context() { ! (cd "$top" && patches | xargs -r grep -nF 'MODULE_SOFTDEP("pre: crypto-crc32c")'); }
 
