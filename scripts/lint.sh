@@ -48,8 +48,6 @@ checkpatch()
 	accepted='^include/trace/.*:(OPEN_ENDED_LINE|PARENTHESIS_ALIGNMENT):
 ^kernel/power/hibernate.c:.*:CAMELCASE:
 ^include/linux/freezer.h:.*:ENOSYS:
-^fs/jfs/.*:(CAMELCASE|AVOID_EXTERNS):
-^fs/f2fs/.*:PARENTHESIS_ALIGNMENT:
 ^kernel/power/user.c:.*:TYPO_SPELLING:.*filp
 ^tools/testing/selftests/.*:(ARRAY_SIZE|PREFER_DEFINED_ATTRIBUTE_MACRO|VOLATILE|ENOSYS|SPACING|COMPLEX_MACRO|MULTIPLE_ASSIGNMENTS):'
 	mkdir -p "$work/checkpatch"
@@ -94,12 +92,11 @@ am_and_quiltimport_agree()
 	[ "$(git -C "$scratch" rev-parse 'HEAD^{tree}')" = "$(git -C "$series" rev-parse 'HEAD^{tree}')" ]
 }
 
-# freezing() in ioctls is no freezer of kernel threads, nor is try_to_freeze() in
-# a balance: both are for user tasks.
+# freezing() in ioctls is no freezer of kernel threads, but for user tasks.
 no_freezer_left()
 {
 	! git -C "$series" grep -nE 'set_freezable|WQ_FREEZABLE|TASK_FREEZABLE|_freezable' -- \
-		fs/xfs fs/ext4 fs/f2fs fs/nilfs2 fs/jfs fs/btrfs
+		fs/xfs fs/ext4 fs/nilfs2
 }
 
 # At no commit a filesystem has neither the flag nor the freezer that it had.

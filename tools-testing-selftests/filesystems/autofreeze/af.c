@@ -490,8 +490,8 @@ const char *af_needs(unsigned int needs)
 		const char *fs;
 	} filesystems[] = {
 		{ AF_XFS, "xfs" }, { AF_EXT4, "ext4" }, { AF_EXT2, "ext2" },
-		{ AF_BTRFS, "btrfs" }, { AF_F2FS, "f2fs" }, { AF_NILFS2, "nilfs2" },
-		{ AF_JFS, "jfs" }, { AF_VFAT, "vfat" }, { AF_EXFAT, "exfat" },
+		{ AF_BTRFS, "btrfs" }, { AF_NILFS2, "nilfs2" },
+		{ AF_VFAT, "vfat" }, { AF_EXFAT, "exfat" },
 		{ AF_UDF, "udf" }, { AF_MINIX, "minix" },
 	};
 	unsigned int i;
@@ -1187,11 +1187,9 @@ int af_mkfs(const char *fs, const char *node, const char *opts)
 	} else if (!strncmp(fs, "ext", 3)) {
 		def = "-F -q -E lazy_itable_init=0,lazy_journal_init=0";
 	} else if (!strcmp(fs, "btrfs")) {
-		def = strstr(opts, "raid") ? "-f -q" : "-f -q -m single -d single";
-	} else if (!strcmp(fs, "f2fs") || !strcmp(fs, "nilfs2")) {
+		def = "-f -q -m single -d single";
+	} else if (!strcmp(fs, "nilfs2")) {
 		def = "-f -q";
-	} else if (!strcmp(fs, "jfs")) {
-		def = "-q";
 	} else if (!strcmp(fs, "minix")) {
 		def = "-3";
 	}
@@ -1259,9 +1257,6 @@ int af_fsck(const char *fs, const char *node, const char *opts)
 		{ "xfs", "xfs_repair -n" },
 		{ "ext2", "e2fsck -fn" },
 		{ "ext4", "e2fsck -fn" },
-		{ "btrfs", "btrfs check -q" },
-		{ "f2fs", "fsck.f2fs --dry-run" },
-		{ "jfs", "jfs_fsck -n -f -v" },
 		{ "vfat", "fsck.vfat -n" },
 		{ "exfat", "fsck.exfat -n" },
 		{ "minix", "fsck.minix -f" },

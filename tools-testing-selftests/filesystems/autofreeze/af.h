@@ -52,13 +52,11 @@ enum {
 	AF_OVERLAY	= 1 << 20,
 	AF_FUSE		= 1 << 21,
 	AF_MD		= 1 << 22,	/* md with raid1 */
-	AF_F2FS		= 1 << 23,
-	AF_NILFS2	= 1 << 24,
-	AF_JFS		= 1 << 25,
-	AF_VFAT		= 1 << 26,
-	AF_EXFAT	= 1 << 27,
-	AF_UDF		= 1 << 28,
-	AF_MINIX	= 1 << 29,
+	AF_NILFS2	= 1 << 23,
+	AF_VFAT		= 1 << 24,
+	AF_EXFAT	= 1 << 25,
+	AF_UDF		= 1 << 26,
+	AF_MINIX	= 1 << 27,
 };
 
 /**
@@ -238,7 +236,7 @@ int af_mount(const char *fs, const char *node, const char *name,
 int af_umount(const char *dir);
 /* The device number of the superblock, as trace events have it. */
 int af_mount_dev(const char *dir, dev_t *dev);
-/* fsck without repair: 0 if clean.  The filesystem must not be mounted. */
+/* fsck without repair: 0 if clean, -ENOENT if there is none.  Not if mounted. */
 int af_fsck(const char *fs, const char *node, const char *opts);
 /* FIFREEZE and FITHAW: 0 or -errno. */
 int af_fifreeze(const char *dir);

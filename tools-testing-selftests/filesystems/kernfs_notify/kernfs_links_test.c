@@ -348,6 +348,20 @@ static int run(char *const argv[])
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
+static bool have_fs(const char *fs)
+{
+	char line[64], name[32];
+	FILE *f = fopen("/proc/filesystems", "re");
+	bool found = false;
+
+	while (f && !found && fgets(line, sizeof(line), f))
+		found = (sscanf(line, "nodev %31s", name) == 1 ||
+			 sscanf(line, "%31s", name) == 1) && !strcmp(name, fs);
+	if (f)
+		fclose(f);
+	return found;
+}
+
 static int watch_cgroup(int inotify, int root, const char *name)
 {
 	char path[64];
@@ -365,9 +379,17 @@ FIXTURE_SETUP(limit)
 	char dev[32], opts[256];
 	int i, ctl, file, fd;
 
+	/* All reasons to skip come first: nothing is cleaned up after that. */
 	self->loop = -1;
 	if (geteuid())
 		SKIP(return, "needs root");
+	if (run((char *[]){ "mkfs.ext4", "-V", NULL }))
+		SKIP(return, "needs mkfs.ext4");
+	if (!have_fs("ext4") || !have_fs("overlay"))
+		SKIP(return, "needs EXT4_FS and OVERLAY_FS");
+	ctl = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	if (ctl < 0)
+		SKIP(return, "needs BLK_DEV_LOOP");
 	self->root = detached_mount("cgroup2", -1);
 	if (self->root < 0)
 		SKIP(return, "needs CGROUPS");
@@ -390,19 +412,14 @@ FIXTURE_SETUP(limit)
 	file = open(self->image, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	ASSERT_LE(0, file);
 	ASSERT_EQ(0, ftruncate(file, 16 << 20));
-	if (run((char *[]){ "mkfs.ext4", "-q", "-F", self->image, NULL }))
-		SKIP(return, "needs mkfs.ext4");
-	ctl = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-	if (ctl < 0)
-		SKIP(return, "needs BLK_DEV_LOOP");
+	ASSERT_EQ(0, run((char *[]){ "mkfs.ext4", "-q", "-F", self->image, NULL }));
 	self->loop = ioctl(ctl, LOOP_CTL_GET_FREE);
 	ASSERT_LE(0, self->loop);
 	snprintf(dev, sizeof(dev), "/dev/loop%d", self->loop);
 	fd = open(dev, O_RDWR | O_CLOEXEC);
 	ASSERT_LE(0, fd);
 	ASSERT_EQ(0, ioctl(fd, LOOP_SET_FD, file));
-	if (mount(dev, self->ext4, "ext4", 0, NULL))
-		SKIP(return, "needs EXT4_FS");
+	ASSERT_EQ(0, mount(dev, self->ext4, "ext4", 0, NULL));
 	close(ctl);
 	close(file);
 	close(fd);
@@ -415,8 +432,7 @@ FIXTURE_SETUP(limit)
 	close(fd);
 	snprintf(opts, sizeof(opts), "lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work",
 		 self->ext4, self->ext4, self->ext4);
-	if (mount("overlay", self->overlay, "overlay", 0, opts))
-		SKIP(return, "needs OVERLAY_FS");
+	ASSERT_EQ(0, mount("overlay", self->overlay, "overlay", 0, opts));
 
 	ASSERT_EQ(0, pipe2(self->ready, O_CLOEXEC));
 	ASSERT_EQ(0, pipe2(self->go, O_CLOEXEC));
