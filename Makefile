@@ -37,7 +37,7 @@ bisect:	## does each prefix of the series build, boot and pass (FROM=0006: from 
 	@$(run)/bisect.sh
 mutants:	## does each test fail when a hunk is taken back
 	@$(run)/mutants.sh $(TESTS)
-bench:	## how long freezing takes, base beside series
+bench:	## how long freezing and kernfs events take, base beside series
 	@$(run)/bench.sh $(RUNS)
 lint:	## checkpatch, sparse, W=1, kernel-doc, round trip, and more
 	@$(run)/base.sh && $(run)/apply.sh && $(run)/lint.sh
