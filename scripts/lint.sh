@@ -48,7 +48,8 @@ checkpatch()
 	accepted='^include/trace/.*:(OPEN_ENDED_LINE|PARENTHESIS_ALIGNMENT):
 ^kernel/power/hibernate.c:.*:CAMELCASE:
 ^include/linux/freezer.h:.*:ENOSYS:
-^kernel/power/user.c:.*:TYPO_SPELLING:.*filp
+^[^|]*:TYPO_SPELLING: .(iput|filp|msdos).
+^Use of uninitialized value .typo_fix
 ^tools/testing/selftests/.*:(ARRAY_SIZE|PREFER_DEFINED_ATTRIBUTE_MACRO|VOLATILE|ENOSYS|SPACING|COMPLEX_MACRO|MULTIPLE_ASSIGNMENTS):'
 	mkdir -p "$work/checkpatch"
 	for p in $(patches); do

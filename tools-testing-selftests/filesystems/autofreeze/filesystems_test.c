@@ -50,21 +50,28 @@ FIXTURE_VARIANT(fs) {
 /* How long it is watched */
 #define WATCH_MS	((variant->commits_ms ?: 200) + 1000)
 
-FIXTURE_VARIANT_ADD(fs, ext2) { .fs = "ext2", .needs = AF_EXT2, .no_orphans = true };
+FIXTURE_VARIANT_ADD(fs, ext2) {
+	.fs = "ext2", .needs = AF_EXT2, .no_orphans = true,
+};
+
 FIXTURE_VARIANT_ADD(fs, nilfs2) {
 	.fs = "nilfs2", .needs = AF_NILFS2, .commits_ms = 5000,
 };
+
 FIXTURE_VARIANT_ADD(fs, vfat) {
 	.fs = "vfat", .needs = AF_VFAT, .no_fifreeze = true, .dirty_bit = true,
 	.no_orphans = true,
 };
+
 FIXTURE_VARIANT_ADD(fs, exfat) {
 	.fs = "exfat", .needs = AF_EXFAT, .no_fifreeze = true, .dirty_bit = true,
 	.no_orphans = true,
 };
+
 FIXTURE_VARIANT_ADD(fs, udf) {
 	.fs = "udf", .needs = AF_UDF, .no_fifreeze = true, .no_orphans = true,
 };
+
 FIXTURE_VARIANT_ADD(fs, minix) {
 	.fs = "minix", .needs = AF_MINIX, .no_fifreeze = true, .no_orphans = true,
 };
@@ -87,7 +94,7 @@ static int churn(void *arg)
 		int *f = &fd[i % ARRAY_SIZE(fd)];
 
 		close(*f);
-		snprintf(path, sizeof(path), "%s/churn.%u", c->dir, i % 64);
+		snprintf(path, sizeof(path), "%s/new.%u", c->dir, i % 64);
 		*f = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 		if (*f < 0 || write(*f, path, sizeof(path)) < 0)
 			return -errno;

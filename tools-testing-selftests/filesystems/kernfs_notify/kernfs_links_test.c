@@ -523,6 +523,12 @@ static int watcher(FIXTURE_DATA(limit) * self)
 	return write(self->report[1], &overflows, sizeof(overflows)) != sizeof(overflows);
 }
 
+/* How often the watcher's cgroup was at its limit */
+static long hits(FIXTURE_DATA(limit) * self)
+{
+	return read_long_in(self->root, "kn_watcher/memory.events", "max ");
+}
+
 TEST_F_TIMEOUT(limit, a_watcher_at_its_limit_overflows_and_delays_no_other, 90)
 {
 	int i, dir, overflows = 0;
@@ -554,19 +560,19 @@ TEST_F_TIMEOUT(limit, a_watcher_at_its_limit_overflows_and_delays_no_other, 90)
 	ASSERT_LT(0, max);
 	snprintf(val, sizeof(val), "%ld", max);
 	ASSERT_EQ(0, write_in(self->root, "kn_watcher/memory.max", val));
-	max = read_long_in(self->root, "kn_watcher/memory.events", "max ");
+	max = hits(self);
 
 	/* In turn, since an event like the last one in the queue is dropped */
 	for (i = 0; i < 400; i++) {
 		val[0] = i & 2 ? '0' : '1';
 		ASSERT_EQ(1, write(self->freeze[i & 1], val, 1));
 		usleep(12000);	/* cgroup_file_notify() defers if more often */
-		if (i > 8 && read_long_in(self->root, "kn_watcher/memory.events", "max ") > max + 10)
+		if (i > 8 && hits(self) > max + 10)
 			break;
 	}
 	TH_LOG("%d notifications; memory.max was hit %ld times", i,
-	       read_long_in(self->root, "kn_watcher/memory.events", "max ") - max);
-	ASSERT_LT(max, read_long_in(self->root, "kn_watcher/memory.events", "max "));
+	       hits(self) - max);
+	ASSERT_LT(max, hits(self));
 
 	usleep(2 * PROMPT_MS * 1000);
 	drain(self->inotify);
