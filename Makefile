@@ -31,6 +31,8 @@ run:	## xfs and ext4 under load through suspend and hibernation: base beside ser
 	@$(run)/run.sh
 check:	## lint, build, selftests in QEMU, the show; last line "N passed, N failed"
 	@$(run)/check.sh check $(TESTS)
+full:	## check, with 300 random stacks of devices and with cycles and storms of 500 suspends
+	@TESTENV='AF_STACKS=300 AF_CYCLES=500' $(run)/check.sh check
 smoke:	## a few tests, in two minutes once everything is built
 	@$(run)/check.sh smoke $(or $(TESTS),$(SMOKE))
 bisect:	## does each prefix of the series build, boot and pass (FROM=0006: from there on)
@@ -39,6 +41,8 @@ mutants:	## does each test fail when a hunk is taken back
 	@$(run)/mutants.sh $(TESTS)
 bench:	## how long freezing and kernfs events take, base beside series
 	@$(run)/bench.sh $(RUNS)
+matrix:	## what is tested of which filesystem, base beside series
+	@$(run)/matrix.sh $(TESTS)
 lint:	## checkpatch, sparse, W=1, kernel-doc, round trip, and more
 	@$(run)/base.sh && $(run)/apply.sh && $(run)/lint.sh
 newest:	## does the series apply to the newest kernel that Debian has
@@ -53,4 +57,4 @@ clean:	## removes what is cached
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/autofreeze"
 	$(if $(KDIR),git -C $(KDIR) worktree prune)
 
-.PHONY: help run check smoke bisect mutants bench lint newest tree patches doctor clean
+.PHONY: help run check full smoke bisect mutants bench matrix lint newest tree patches doctor clean

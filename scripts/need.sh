@@ -11,8 +11,8 @@ missing()
 	for x in gcc:gcc make:make bc:bc bison:bison flex:flex perl:perl gawk:gawk python3:python3 patch:patch xz:xz-utils \
 		git:git ccache:ccache cpio:cpio rsync:rsync quilt:quilt busybox:busybox-static \
 		qemu-system-x86_64:qemu-system-x86 mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs e2fsck:e2fsprogs dmsetup:dmsetup \
-		mkfs.nilfs2:nilfs-tools mkfs.vfat:dosfstools mkfs.exfat:exfatprogs \
-		mkfs.udf:udftools \
+		mkfs.f2fs:f2fs-tools mkfs.nilfs2:nilfs-tools mkfs.jfs:jfsutils mkfs.vfat:dosfstools mkfs.exfat:exfatprogs \
+		mkfs.udf:udftools mkfs.gfs2:gfs2-utils \
 		shellcheck:shellcheck sparse:sparse codespell:codespell flock:util-linux \
 		/usr/include/libelf.h:libelf-dev \
 		/usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring; do

@@ -7,8 +7,8 @@
 # there is none.
 #
 # MAX_SECS limits the time of each (where hangs are what is expected), APPEND
-# replaces what is added to the kernel's command line, GUESTS is how many run at
-# a time.
+# replaces what is added to the kernel's command line, TESTENV is what the tests
+# find in their environment, GUESTS is how many run at a time.
 . "$(dirname "$0")/lib.sh"
 
 boot=$1 out=$2
@@ -67,7 +67,7 @@ one()		# NUMBER OF TEST DIR
 		rc=0
 		ACCEL=$accel sh "$scripts/vm.sh" "$vm" $((secs + 60)) "$boot" "$vm/initrd" -d "$vm/swap.img,swap" \
 			-d "$vm/xfs.img,scratch-xfs" -d "$vm/ext4.img,scratch-ext4" \
-			-a "${APPEND-panic_on_warn=1} AF_SLOW=$slow" &
+			-a "${APPEND-panic_on_warn=1} AF_SLOW=$slow ${TESTENV:-}" &
 		guest=$!
 		wait $guest || rc=$?
 		# What dies before there is any user space says nothing about the

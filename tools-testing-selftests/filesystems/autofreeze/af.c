@@ -490,9 +490,9 @@ const char *af_needs(unsigned int needs)
 		const char *fs;
 	} filesystems[] = {
 		{ AF_XFS, "xfs" }, { AF_EXT4, "ext4" }, { AF_EXT2, "ext2" },
-		{ AF_BTRFS, "btrfs" }, { AF_NILFS2, "nilfs2" },
-		{ AF_VFAT, "vfat" }, { AF_EXFAT, "exfat" },
-		{ AF_UDF, "udf" }, { AF_MINIX, "minix" },
+		{ AF_BTRFS, "btrfs" }, { AF_F2FS, "f2fs" }, { AF_NILFS2, "nilfs2" },
+		{ AF_JFS, "jfs" }, { AF_VFAT, "vfat" }, { AF_EXFAT, "exfat" },
+		{ AF_UDF, "udf" }, { AF_MINIX, "minix" }, { AF_GFS2, "gfs2" },
 	};
 	unsigned int i;
 	char buf[64];
@@ -1187,11 +1187,15 @@ int af_mkfs(const char *fs, const char *node, const char *opts)
 	} else if (!strncmp(fs, "ext", 3)) {
 		def = "-F -q -E lazy_itable_init=0,lazy_journal_init=0";
 	} else if (!strcmp(fs, "btrfs")) {
-		def = "-f -q -m single -d single";
-	} else if (!strcmp(fs, "nilfs2")) {
+		def = strstr(opts, "raid") ? "-f -q" : "-f -q -m single -d single";
+	} else if (!strcmp(fs, "f2fs") || !strcmp(fs, "nilfs2")) {
 		def = "-f -q";
+	} else if (!strcmp(fs, "jfs")) {
+		def = "-q";
 	} else if (!strcmp(fs, "minix")) {
 		def = "-3";
+	} else if (!strcmp(fs, "gfs2")) {
+		def = "-O -q -p lock_nolock -j 1 -J 8";
 	}
 	return af_run(60, "%s mkfs.%s %s %s %s", env, fs, def, opts, node);
 }
@@ -1200,7 +1204,7 @@ int af_mount(const char *fs, const char *node, const char *name,
 	     const char *opts, char *dir)
 {
 	unsigned long flags = 0;
-	char rest[256] = "", copy[256], *p, *save;
+	char rest[640] = "", copy[640], *p, *save;
 
 	snprintf(copy, sizeof(copy), "%s", opts ?: "");
 	for (p = strtok_r(copy, ",", &save); p; p = strtok_r(NULL, ",", &save)) {
@@ -1217,6 +1221,22 @@ int af_mount(const char *fs, const char *node, const char *name,
 		return -errno;
 	remember(MOUNT, dir);
 	return 0;
+}
+
+int af_overlay(const char *layers, const char *name, char *dir)
+{
+	static const char * const sub[] = { "lower", "upper", "work" };
+	char opts[640], path[3][192];
+	unsigned int i;
+
+	for (i = 0; i < 3; i++) {
+		snprintf(path[i], sizeof(path[i]), "%s/%s", layers, sub[i]);
+		if (mkdir(path[i], 0755))
+			return -errno;
+	}
+	snprintf(opts, sizeof(opts), "lowerdir=%s,upperdir=%s,workdir=%s",
+		 path[0], path[1], path[2]);
+	return af_mount("overlay", "overlay", name, opts, dir);
 }
 
 int af_umount(const char *dir)
@@ -1257,6 +1277,9 @@ int af_fsck(const char *fs, const char *node, const char *opts)
 		{ "xfs", "xfs_repair -n" },
 		{ "ext2", "e2fsck -fn" },
 		{ "ext4", "e2fsck -fn" },
+		{ "btrfs", "btrfs check -q" },
+		{ "f2fs", "fsck.f2fs --dry-run" },
+		{ "jfs", "jfs_fsck -n -f -v" },
 		{ "vfat", "fsck.vfat -n" },
 		{ "exfat", "fsck.exfat -n" },
 		{ "minix", "fsck.minix -f" },

@@ -52,11 +52,14 @@ enum {
 	AF_OVERLAY	= 1 << 20,
 	AF_FUSE		= 1 << 21,
 	AF_MD		= 1 << 22,	/* md with raid1 */
-	AF_NILFS2	= 1 << 23,
-	AF_VFAT		= 1 << 24,
-	AF_EXFAT	= 1 << 25,
-	AF_UDF		= 1 << 26,
-	AF_MINIX	= 1 << 27,
+	AF_F2FS		= 1 << 23,
+	AF_NILFS2	= 1 << 24,
+	AF_JFS		= 1 << 25,
+	AF_VFAT		= 1 << 26,
+	AF_EXFAT	= 1 << 27,
+	AF_UDF		= 1 << 28,
+	AF_MINIX	= 1 << 29,
+	AF_GFS2		= 1 << 30,
 };
 
 /**
@@ -234,6 +237,8 @@ int af_mkfs(const char *fs, const char *node, const char *opts);
 int af_mount(const char *fs, const char *node, const char *name,
 	     const char *opts, char *dir);
 int af_umount(const char *dir);
+/* Mount an overlayfs, the layers of which are made in @layers, as af_mount(). */
+int af_overlay(const char *layers, const char *name, char *dir);
 /* The device number of the superblock, as trace events have it. */
 int af_mount_dev(const char *dir, dev_t *dev);
 /* fsck without repair: 0 if clean, -ENOENT if there is none.  Not if mounted. */

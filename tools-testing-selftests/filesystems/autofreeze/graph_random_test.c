@@ -9,7 +9,6 @@
  */
 #define _GNU_SOURCE
 #include <dirent.h>
-#include <sys/stat.h>
 
 #include "kselftest_harness.h"
 #include "af_fail.h"
@@ -56,19 +55,10 @@ static const char *dir_of(const struct fs *f)
 
 static int add_overlay(struct fs *f, unsigned int i)
 {
-	static const char * const sub[] = { "lower", "upper", "work" };
-	char opts[512], name[16], path[3][160];
-	unsigned int j;
+	char name[16];
 
-	for (j = 0; j < ARRAY_SIZE(sub); j++) {
-		snprintf(path[j], sizeof(path[j]), "%s/%s", f->dir, sub[j]);
-		if (mkdir(path[j], 0755))
-			return -errno;
-	}
-	snprintf(opts, sizeof(opts), "lowerdir=%s,upperdir=%s,workdir=%s",
-		 path[0], path[1], path[2]);
 	snprintf(name, sizeof(name), "overlay%u", i);
-	return af_mount("overlay", "overlay", name, opts, f->overlay);
+	return af_overlay(f->dir, name, f->overlay);
 }
 
 /* What the @i-th filesystem begins on: a disk, a partition, or a file. */

@@ -394,21 +394,12 @@ TEST_F_TIMEOUT(graph, loop_on_overlay, af_secs(90))
 {
 	const char *why = af_needs(AF_OVERLAY);
 	struct fs *upper = &self->fs[0], *lower = &self->fs[1];
-	char opts[512], path[3][160];
-	static const char * const sub[] = { "lower", "upper", "work" };
-	unsigned int i;
 
 	if (why)
 		SKIP(return, "%s", why);
 	ASSERT_EQ(0, fs_make(upper, "upper", 16));
 	ASSERT_EQ(0, fs_make(lower, "lower", 48));
-	for (i = 0; i < ARRAY_SIZE(sub); i++) {
-		snprintf(path[i], sizeof(path[i]), "%s/%s", lower->dir, sub[i]);
-		ASSERT_EQ(0, mkdir(path[i], 0755));
-	}
-	snprintf(opts, sizeof(opts), "lowerdir=%s,upperdir=%s,workdir=%s",
-		 path[0], path[1], path[2]);
-	ASSERT_EQ(0, af_mount("overlay", "overlay", "overlay", opts, self->dir));
+	ASSERT_EQ(0, af_overlay(lower->dir, "overlay", self->dir));
 	ASSERT_EQ(0, fs_move_to(upper, self->dir));
 	expect_pair(_metadata, self, upper, lower);
 }

@@ -12,7 +12,6 @@
  * On a kernel that gets it wrong the machine does not come back.
  */
 #define _GNU_SOURCE
-#include <sys/stat.h>
 
 #include "kselftest_harness.h"
 #include "af_fail.h"
@@ -35,11 +34,7 @@ FIXTURE_VARIANT_ADD(reclaim, ext4) { .fs = "ext4", .needs = AF_EXT4 };
 
 FIXTURE_SETUP(reclaim)
 {
-	const char *why = af_setup(AF_NULL_BLK | variant->needs);
-	static const char * const subdirs[] = { "lower", "upper", "work" };
-	char path[256], opts[512];
-	unsigned int i;
-	int ret;
+	const char *why = af_setup(AF_NULL_BLK | AF_OVERLAY | variant->needs);
 
 	if (why)
 		SKIP(return, "%s", why);
@@ -48,25 +43,12 @@ FIXTURE_SETUP(reclaim)
 	ASSERT_EQ(0, af_disk_create(&self->disk, "reclaim", NULL));
 	ASSERT_EQ(0, af_mkfs(variant->fs, self->disk.node, NULL));
 	ASSERT_EQ(0, af_mount(variant->fs, self->disk.node, "reclaim", NULL, self->dir));
-	for (i = 0; i < ARRAY_SIZE(subdirs); i++) {
-		snprintf(path, sizeof(path), "%s/%s", self->dir, subdirs[i]);
-		ASSERT_EQ(0, mkdir(path, 0755));
-	}
-	snprintf(opts, sizeof(opts), "lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work",
-		 self->dir, self->dir, self->dir);
-	/* af_mount() has room for short options only */
-	snprintf(self->overlay, sizeof(self->overlay), "%s", af_dir("overlay"));
-	ret = mount("overlay", self->overlay, "overlay", 0, opts) ? errno : 0;
-	if (ret == ENODEV)
-		SKIP(return, "needs CONFIG_OVERLAY_FS");
-	ASSERT_EQ(0, ret);
+	ASSERT_EQ(0, af_overlay(self->dir, "overlay", self->overlay));
 	ASSERT_EQ(0, af_klog_mark(&self->log));
 }
 
 FIXTURE_TEARDOWN_PARENT(reclaim)
 {
-	if (self->overlay[0])
-		umount2(self->overlay, MNT_DETACH);
 	af_cleanup();
 }
 

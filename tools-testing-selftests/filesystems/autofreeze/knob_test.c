@@ -6,7 +6,7 @@
  * out for suspend, and only for suspend.
  *
  * A clean filesystem, with nothing to sync or write back, sends its disk no
- * write but that of its freeze.  btrfs has none then, but data that nobody else
+ * write but that of its freeze.  gfs2 has none then, but data that nobody else
  * writes back is written by its freeze.
  */
 #define _GNU_SOURCE
@@ -43,8 +43,9 @@ FIXTURE_VARIANT_ADD(knob, ext3) {
 	.fs = "ext3", .mkfs = "ext3", .needs = AF_EXT4, .flagged = true,
 };
 
-FIXTURE_VARIANT_ADD(knob, btrfs) {
-	.fs = "btrfs", .mkfs = "btrfs", .opts = "commit=300", .needs = AF_BTRFS,
+/* a cluster would wait for the node that sleeps */
+FIXTURE_VARIANT_ADD(knob, gfs2) {
+	.fs = "gfs2", .mkfs = "gfs2", .opts = "commit=300", .needs = AF_GFS2,
 	.flagged = false,
 };
 

@@ -30,11 +30,11 @@
 #include "kernfs_notify.h"
 
 #define NEW_ARRAY	"/sys/module/md_mod/parameters/new_array"
-#define ARRAY		"md_kernfs"
-#define ARRAY_STATE	"/sys/" IN_SYSFS
-#define IN_SYSFS	"block/" ARRAY "/md/array_state"
+/* One for each test, since it goes away some time after del_array(). */
+#define LOCKS_ARRAY	"block/md_kernfs_locks/md/array_state"
+#define STORM_ARRAY	"block/md_kernfs_storm/md/array_state"
 
-#define PROMPT_MS	1000
+#define PROMPT_MS	(1000 * slow())
 #define LOST_MS		10000
 #define BLOCKED_MS	5000
 #define STORM_MS	3000
@@ -70,27 +70,23 @@ static void drain(int inotify)
 }
 
 /* Moves the caller to another network namespace. */
-static const char *new_array(int *state)
+static const char *new_array(const char *array, int *state)
 {
-	int i, mnt;
+	char name[32];
+	int mnt;
 
 	if (access(NEW_ARRAY, W_OK))
 		return "needs BLK_DEV_MD";
 	if (unshare(CLONE_NEWNET))
 		return "needs NET_NS";
+	if (sscanf(array, "block/%31[^/]", name) != 1)
+		return "no name of an array";
 	mnt = detached_mount("sysfs", -1);
-	/* That of the test before goes away some time after del_array(). */
-	for (i = 0; mnt >= 0 && i < 500; i++) {
-		if (!write_file(NEW_ARRAY, ARRAY)) {
-			*state = openat(mnt, IN_SYSFS, O_RDWR | O_CLOEXEC);
-			close(mnt);
-			if (*state >= 0)
-				return NULL;
-			break;
-		}
-		usleep(10000);
-	}
-	return "cannot make the array " ARRAY;
+	if (mnt < 0 || write_file(NEW_ARRAY, name))
+		return "cannot make the array";
+	*state = openat(mnt, array, O_RDWR | O_CLOEXEC);
+	close(mnt);
+	return *state < 0 ? "cannot make the array" : NULL;
 }
 
 /* Says that the array, which is inactive, shall be that: a notification. */
@@ -99,9 +95,12 @@ static bool notify_array(int state)
 	return pwrite(state, "inactive", 8, 0) == 8;
 }
 
-static void del_array(void)
+static void del_array(const char *array)
 {
-	write_file(ARRAY_STATE, "clear");
+	char path[64];
+
+	snprintf(path, sizeof(path), "/sys/%s", array);
+	write_file(path, "clear");
 }
 
 FIXTURE(locks)
@@ -144,7 +143,7 @@ FIXTURE_SETUP(locks)
 	ctl = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
 	if (ctl < 0)
 		SKIP(return, "needs BLK_DEV_LOOP");
-	why = new_array(&self->state);
+	why = new_array(LOCKS_ARRAY, &self->state);
 	if (why)
 		SKIP(return, "%s", why);
 	self->loop = ioctl(ctl, LOOP_CTL_ADD, -1);
@@ -163,7 +162,7 @@ FIXTURE_SETUP(locks)
 
 	self->inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
 	ASSERT_LE(0, self->inotify);
-	ASSERT_LE(0, inotify_add_watch(self->inotify, ARRAY_STATE, IN_MODIFY));
+	ASSERT_LE(0, inotify_add_watch(self->inotify, "/sys/" LOCKS_ARRAY, IN_MODIFY));
 }
 
 /* The server first: all others wait for it. */
@@ -184,7 +183,7 @@ FIXTURE_TEARDOWN_PARENT(locks)
 		ioctl(ctl, LOOP_CTL_REMOVE, self->loop);
 		close(ctl);
 	}
-	del_array();
+	del_array(LOCKS_ARRAY);
 }
 
 /*
@@ -284,7 +283,7 @@ TEST_F_TIMEOUT(locks, an_event_does_not_wait_for_a_reader_and_a_remover_of_the_h
  * reclaim: inodes whose last reference is one of overlayfs, and which are to be
  * deleted on a filesystem that is frozen.
  */
-#define WATCHES		100
+#define WATCHES		10
 #define FILES		200
 
 FIXTURE(limit)
@@ -563,11 +562,11 @@ TEST_F_TIMEOUT(limit, a_watcher_at_its_limit_overflows_and_delays_no_other, 90)
 	max = hits(self);
 
 	/* In turn, since an event like the last one in the queue is dropped */
-	for (i = 0; i < 400; i++) {
+	for (i = 0; i < 1000; i++) {
 		val[0] = i & 2 ? '0' : '1';
 		ASSERT_EQ(1, write(self->freeze[i & 1], val, 1));
 		usleep(12000);	/* cgroup_file_notify() defers if more often */
-		if (i > 8 && hits(self) > max + 10)
+		if (i > 8 && hits(self) > max + 200)
 			break;
 	}
 	TH_LOG("%d notifications; memory.max was hit %ld times", i,
@@ -621,12 +620,12 @@ FIXTURE_SETUP(storm)
 
 	if (geteuid())
 		SKIP(return, "needs root");
-	why = new_array(&self->state);
+	why = new_array(STORM_ARRAY, &self->state);
 	if (why)
 		SKIP(return, "%s", why);
 	self->inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
 	ASSERT_LE(0, self->inotify);
-	ASSERT_LE(0, inotify_add_watch(self->inotify, ARRAY_STATE, IN_MODIFY));
+	ASSERT_LE(0, inotify_add_watch(self->inotify, "/sys/" STORM_ARRAY, IN_MODIFY));
 }
 
 FIXTURE_TEARDOWN_PARENT(storm)
@@ -636,7 +635,7 @@ FIXTURE_TEARDOWN_PARENT(storm)
 	self->stop = true;
 	for (i = 0; i < ARRAY_SIZE(self->task); i++)
 		end_process(&self->task[i]);
-	del_array();
+	del_array(STORM_ARRAY);
 }
 
 #define stopped(self)	__atomic_load_n(&(self)->stop, __ATOMIC_RELAXED)
@@ -663,7 +662,7 @@ static int mounter(FIXTURE_DATA(storm) * self)
 			return 1;
 		/* with a watch, so that there is something to tell */
 		inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-		fd = open_in(mnt, IN_SYSFS, O_RDONLY);
+		fd = open_in(mnt, STORM_ARRAY, O_RDONLY);
 		if (fd >= 0) {
 			char path[32];
 

@@ -26,6 +26,18 @@ static inline long now_ms(void)
 	return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+/*
+ * How many times longer what is waited for may take than where nothing slows the
+ * kernel down: with KASAN for one
+ */
+static inline long slow(void)
+{
+	const char *val = getenv("AF_SLOW");
+	long n = val ? atol(val) : 1;
+
+	return n > 0 ? n : 1;
+}
+
 static inline int read_file(const char *path, char *buf, size_t size)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);

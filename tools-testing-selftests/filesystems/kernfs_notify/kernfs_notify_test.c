@@ -17,7 +17,8 @@
  *    until modprobe ends; modprobe is this program (see main()).
  *
  * What a notification is raised with: cgroup.freeze of an empty cgroup, which
- * changes cgroup.events before the write returns.
+ * changes cgroup.events before the write returns.  And a write to an md array
+ * which somebody has to answer who knows of it by inotify alone.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -46,6 +47,12 @@
 #define MODPROBE	"/proc/sys/kernel/modprobe"
 #define TRACE		"/sys/kernel/tracing/instances/kernfs_notify/"
 #define FS_TYPE		"kernfs_notify_%d_%d_%d"	/* pid, fd, number */
+#define NEW_ARRAY	"/sys/module/md_mod/parameters/new_array"
+#define ARRAY		"md_kernfs_notify"
+#define MD		"/sys/block/" ARRAY "/md/"
+#define NULL_BLK	"/sys/kernel/config/nullb/"
+#define LEG		"kernfs_notify_"
+#define NR_LEGS		2
 
 /* More than a pool keeps idle, fewer than modprobes may run at once (50). */
 #define NR_HOGS		32
@@ -102,6 +109,12 @@ FIXTURE(kernfs_notify)
 	int events_fd;
 	int inotify_fd;
 	bool frozen;
+
+	bool array;
+	unsigned int answers;		/* of the monitor */
+	pid_t monitor;
+	pid_t writer;
+	int written[2];			/* by the writer, when it has */
 };
 
 FIXTURE_SETUP(kernfs_notify)
@@ -173,12 +186,109 @@ static void feed(FIXTURE_DATA(kernfs_notify) * self)
 	unstarve(self);
 }
 
+/*
+ * A raid1 whose metadata is not in the hands of md: before the first write to a
+ * clean array goes on, somebody has to write "active" to array_state.
+ *
+ * The members have no work items that could be what is waited for: null_blk
+ * completes in softirq, and kblockd has a rescuer and is of another pool.
+ */
+static void start_array(struct __test_metadata *_metadata,
+			FIXTURE_DATA(kernfs_notify) * self)
+{
+	char path[128], buf[32];
+	int i, fd, err;
+
+	self->array = true;
+	ASSERT_EQ(0, write_file(NEW_ARRAY, ARRAY));
+	ASSERT_EQ(0, write_file(MD "metadata_version", "external:kernfs_notify"));
+	ASSERT_EQ(0, write_file(MD "level", "raid1"));
+	ASSERT_EQ(0, write_file(MD "raid_disks", "2"));
+	ASSERT_EQ(0, write_file(MD "component_size", "1024"));
+	for (i = 0; i < NR_LEGS; i++) {
+		snprintf(path, sizeof(path), NULL_BLK LEG "%d", i);
+		ASSERT_EQ(0, mkdir(path, 0755));
+		snprintf(path, sizeof(path), NULL_BLK LEG "%d/power", i);
+		ASSERT_EQ(0, write_file(path, "1"));
+		snprintf(path, sizeof(path), "/sys/block/" LEG "%d/dev", i);
+		ASSERT_EQ(0, read_file(path, buf, sizeof(buf)));
+		ASSERT_EQ(0, write_file(MD "new_dev", buf));
+		snprintf(path, sizeof(path), MD "dev-" LEG "%d/size", i);
+		ASSERT_EQ(0, write_file(path, "1024"));
+		snprintf(path, sizeof(path), MD "dev-" LEG "%d/slot", i);
+		snprintf(buf, sizeof(buf), "%d", i);
+		ASSERT_EQ(0, write_file(path, buf));
+	}
+	ASSERT_EQ(0, write_file(MD "resync_start", "none"));
+	err = write_file(MD "array_state", "active");
+	if (err == -EINVAL)
+		SKIP(return, "needs MD_RAID1");
+	ASSERT_EQ(0, err);
+	ASSERT_EQ(0, read_file(MD "array_state", buf, sizeof(buf)));
+	ASSERT_STREQ("clean", buf);
+
+	/* The first who opens it looks for partitions. */
+	fd = open("/dev/" ARRAY, O_RDONLY | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	close(fd);
+}
+
+static void stop_array(FIXTURE_DATA(kernfs_notify) * self)
+{
+	char path[64];
+	int i;
+
+	if (!self->array)
+		return;
+	/* The monitor may be dead.  The writer cannot be killed while it waits. */
+	if (self->writer > 0)
+		write_file(MD "array_state", "active");
+	end_process(&self->writer);
+	end_process(&self->monitor);
+	/* The end of somebody else's child is not waited for: it is open until then. */
+	for (i = 0; i < 500 && write_file(MD "array_state", "clear") == -EBUSY; i++)
+		usleep(10000);
+	for (i = 0; i < NR_LEGS; i++) {
+		snprintf(path, sizeof(path), NULL_BLK LEG "%d", i);
+		rmdir(path);
+	}
+	self->array = false;
+}
+
+/* mdmon would poll(2), and does not need the work item. */
+static int monitor(FIXTURE_DATA(kernfs_notify) * self, int inotify)
+{
+	char buf[4096];
+
+	while (read(inotify, buf, sizeof(buf)) > 0) {
+		if (read_file(MD "array_state", buf, sizeof(buf)))
+			break;
+		if (strcmp(buf, "write-pending"))
+			continue;
+		__atomic_add_fetch(&self->answers, 1, __ATOMIC_RELAXED);
+		if (write_file(MD "array_state", "active"))
+			break;
+	}
+	return 1;
+}
+
+static int writer(int written)
+{
+	static char block[4096] __attribute__((aligned(4096)));
+	int fd = open("/dev/" ARRAY, O_WRONLY | O_DIRECT | O_CLOEXEC);
+
+	if (fd < 0 || pwrite(fd, block, sizeof(block), 0) != sizeof(block))
+		return 1;
+	return write(written, "", 1) != 1;
+}
+
 /* In the parent, since the machine must not stay starved if the test dies. */
 FIXTURE_TEARDOWN_PARENT(kernfs_notify)
 {
 	int root;
 
 	unstarve(self);
+	stop_array(self);
 	if (self->tracing)
 		rmdir(TRACE);
 	root = detached_mount("cgroup2", -1);
@@ -379,6 +489,61 @@ TEST_F_TIMEOUT(kernfs_notify, a_rescuer_delivers_the_event_while_no_kworker_can_
 
 	EXPECT_EQ(0, strncmp(comm, "kworker/R-", strlen("kworker/R-")));
 	TH_LOG("kernfs_notify_workfn() was run by %s", comm);
+}
+
+/*
+ * The whole way: from md_write_start(), which sleeps, by way of the work item to
+ * a process that answers, and back.  The writer notifies, so it has to be on the
+ * CPU whose workers are gone; the answer wakes it without any.
+ */
+TEST_F_TIMEOUT(kernfs_notify, a_write_that_needs_a_watcher_completes_while_no_kworker_can_be_created, 60)
+{
+	int inotify;
+	pid_t pid;		/* not self->..., which the child shares */
+	long ms;
+
+	if (access(NEW_ARRAY, W_OK))
+		SKIP(return, "needs BLK_DEV_MD");
+	if (access(NULL_BLK, W_OK))
+		SKIP(return, "needs BLK_DEV_NULL_BLK and configfs");
+	start_array(_metadata, self);
+	if (_metadata->exit_code)
+		return;
+
+	inotify = inotify_init1(IN_CLOEXEC);
+	ASSERT_LE(0, inotify);
+	ASSERT_LE(0, inotify_add_watch(inotify, MD "array_state", IN_MODIFY));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(monitor(self, inotify));
+	self->monitor = pid;
+	close(inotify);
+
+	starve(_metadata, self);
+	ASSERT_EQ(0u, self->answers);
+	ASSERT_EQ(0, pipe2(self->written, O_CLOEXEC));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(writer(self->written[1]));
+	self->writer = pid;
+	ms = wait_for(self->written[0], POLLIN, LOST_MS);
+	EXPECT_LE(0, ms) {
+		TH_LOG("no write within %d ms", LOST_MS);
+	}
+	EXPECT_GE(PROMPT_MS, ms);
+	feed(self);
+	if (ms >= 0) {
+		TH_LOG("written after %ld ms", ms);
+	} else {
+		ms = wait_for(self->written[0], POLLIN, LOST_MS);
+		EXPECT_LE(0, ms);
+		TH_LOG("written %ld ms after kworkers could be created again", ms);
+	}
+	stop_array(self);
+	/* It did have to wait for the monitor. */
+	EXPECT_EQ(1u, self->answers);
 }
 
 /* As /proc/sys/kernel/modprobe: tell the test, then last until it lets go. */
