@@ -41,11 +41,13 @@ from_and_trailers()
 # Not asked about: MAINTAINERS (it has MAINTAINERS.diff), and commits that a
 # message names (the base has no history to look them up in).  Accepted are:
 # in include/trace/, the style of TRACE_EVENT(); in hibernate.c, the goto labels
-# that the file has; filp is no typo; in freezer.h, the errno of a stub that the file has; in the
+# that the file has; in jfs and f2fs, the style of the lines around; filp is no typo; in freezer.h, the errno of a stub that the file has; in the
 # selftests, advice for the kernel, since userspace has no such macros.
 checkpatch()
 {
 	accepted='^include/trace/.*:(OPEN_ENDED_LINE|PARENTHESIS_ALIGNMENT):
+^fs/f2fs/.*:PARENTHESIS_ALIGNMENT:
+^fs/jfs/.*:(CAMELCASE|ASSIGN_IN_IF|INDENTED_LABEL|AVOID_EXTERNS|FUNCTION_ARGUMENTS|EMBEDDED_FUNCTION_NAME):
 ^kernel/power/hibernate.c:.*:CAMELCASE:
 ^include/linux/freezer.h:.*:ENOSYS:
 ^[^|]*:TYPO_SPELLING: .(iput|filp|msdos).
@@ -96,8 +98,8 @@ am_and_quiltimport_agree()
 # freezing() in ioctls is no freezer of kernel threads, but for user tasks.
 no_freezer_left()
 {
-	! git -C "$series" grep -nE 'set_freezable|WQ_FREEZABLE|TASK_FREEZABLE|_freezable' -- \
-		fs/xfs fs/ext4 fs/nilfs2
+	! git -C "$series" grep -nE 'set_freezable|try_to_freeze|WQ_FREEZABLE|_freezable' -- \
+		fs/xfs fs/ext4 fs/btrfs fs/ecryptfs fs/f2fs fs/jfs fs/nilfs2 fs/ubifs
 }
 
 # At no commit a filesystem has neither the flag nor the freezer that it had.

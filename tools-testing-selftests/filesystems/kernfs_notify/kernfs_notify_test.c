@@ -496,7 +496,8 @@ TEST_F_TIMEOUT(kernfs_notify, a_rescuer_delivers_the_event_while_no_kworker_can_
  * a process that answers, and back.  The writer notifies, so it has to be on the
  * CPU whose workers are gone; the answer wakes it without any.
  */
-TEST_F_TIMEOUT(kernfs_notify, a_write_that_needs_a_watcher_completes_while_no_kworker_can_be_created, 60)
+TEST_F_TIMEOUT(kernfs_notify,
+	       a_write_that_needs_a_watcher_completes_while_no_kworker_can_be_created, 60)
 {
 	int inotify;
 	pid_t pid;		/* not self->..., which the child shares */
