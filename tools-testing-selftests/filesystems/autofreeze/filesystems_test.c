@@ -479,7 +479,7 @@ FIXTURE(btrfs) {
 
 FIXTURE_SETUP(btrfs)
 {
-	struct af_disk_opts o = { .mb = 512, .mbps = 8 };
+	struct af_disk_opts o = { .mb = 512, .mbps = 16 };
 	const char *why = af_setup(AF_NULL_BLK | AF_BTRFS);
 	char path[160];
 
@@ -487,6 +487,9 @@ FIXTURE_SETUP(btrfs)
 		SKIP(return, "%s", why);
 	if (!af_have("btrfs"))
 		SKIP(return, "needs btrfs-progs");
+	/* less than it takes to relocate a chunk */
+	ASSERT_EQ(0, af_set("/sys/power/pm_freeze_timeout", "%u", 3000 * af_secs(1)));
+	af_set("/sys/power/sync_on_suspend", "0");
 	ASSERT_EQ(0, af_disk_create(&self->disk, "btrfs", &o));
 	ASSERT_EQ(0, af_mkfs("btrfs", self->disk.node, NULL));
 	ASSERT_EQ(0, af_mount("btrfs", self->disk.node, "btrfs", NULL, self->dir));
