@@ -9,12 +9,7 @@
 . "$(dirname "$0")/lib.sh"
 
 runs=${1:-10}
-sh "$scripts/need.sh"
-lock
-sh "$scripts/base.sh"
-sh "$scripts/apply.sh"
-step "$RESULTS/build-base.log" "building the base" sh "$scripts/build.sh" "$base"
-step "$RESULTS/build-series.log" "building the series" sh "$scripts/build.sh" "$series"
+both
 
 one()		# NAME TREE PROGRAM ARG...
 {

@@ -108,6 +108,17 @@ lock()
 	export AF_LOCKED=1
 }
 
+# The base and the series, built, for those who compare them
+both()
+{
+	sh "$scripts/need.sh"
+	lock
+	sh "$scripts/base.sh"
+	sh "$scripts/apply.sh"
+	step "$RESULTS/build-base.log" "building the base" sh "$scripts/build.sh" "$base"
+	step "$RESULTS/build-series.log" "building the series" sh "$scripts/build.sh" "$series"
+}
+
 # The folder of this run
 : "${RESULTS:=$top/results/$(date +%Y%m%d-%H%M%S)${FLAVOUR:+-$FLAVOUR}}"
 export RESULTS

@@ -7,12 +7,7 @@
 . "$(dirname "$0")/lib.sh"
 
 [ $# -gt 0 ] || set -- quiet_test filesystems_test
-sh "$scripts/need.sh"
-lock
-sh "$scripts/base.sh"
-sh "$scripts/apply.sh"
-step "$RESULTS/build-base.log" "building the base" sh "$scripts/build.sh" "$base"
-step "$RESULTS/build-series.log" "building the series" sh "$scripts/build.sh" "$series"
+both
 out=$RESULTS/matrix
 mkdir -p "$out"
 

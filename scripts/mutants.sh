@@ -8,12 +8,7 @@
 # stays green is a failure, and so is a series that does not.
 . "$(dirname "$0")/lib.sh"
 
-sh "$scripts/need.sh"
-lock
-sh "$scripts/base.sh"
-sh "$scripts/apply.sh"
-step "$RESULTS/build-base.log" "building the base" sh "$scripts/build.sh" "$base"
-step "$RESULTS/build-series.log" "building the series" sh "$scripts/build.sh" "$series"
+both
 read -r _ tip <"$work/applied"
 out=$RESULTS/mutants
 mkdir -p "$out"

@@ -343,6 +343,26 @@ static int hold_unlinked(void *arg)
 	return 0;
 }
 
+/* A child that has a deleted file in @dir open until it is killed, or -errno */
+static pid_t spawn_holder(const char *dir)
+{
+	struct holder h;
+	int fds[2];
+	pid_t pid;
+	char c;
+
+	if (pipe(fds))
+		return -errno;
+	snprintf(h.path, sizeof(h.path), "%s/held", dir);
+	h.ready = fds[1];
+	pid = af_spawn(hold_unlinked, &h);
+	close(fds[1]);
+	if (pid > 0 && read(fds[0], &c, 1) != 1)
+		pid = -EIO;
+	close(fds[0]);
+	return pid;
+}
+
 /* Not while device mapper has it suspended: that may have to read. */
 static long long blocks_free(const char *dir)
 {
@@ -357,19 +377,13 @@ static long long blocks_free(const char *dir)
  */
 TEST_F_TIMEOUT(fs, removal_of_a_deleted_file_waits_for_the_thaw, af_secs(60))
 {
-	struct holder h;
 	long long before = 0, frozen = 0;
-	int fds[2], ret, i;
 	bool waits;
 	pid_t pid;
-	char c;
+	int ret, i;
 
-	snprintf(h.path, sizeof(h.path), "%s/held", self->dir);
-	ASSERT_EQ(0, pipe(fds));
-	h.ready = fds[1];
-	pid = af_spawn(hold_unlinked, &h);
+	pid = spawn_holder(self->dir);
 	ASSERT_LT(0, pid);
-	ASSERT_EQ(1, read(fds[0], &c, 1));
 	sync();
 
 	ASSERT_EQ(0, variant->no_fifreeze ? af_dm_suspend(&self->dm, true, true) :
@@ -713,18 +727,11 @@ TEST_F_TIMEOUT(ubifs, nothing_is_written_while_tasks_are_frozen_and_the_flash_is
 
 TEST_F_TIMEOUT(ubifs, removal_of_a_deleted_file_waits_for_the_thaw, af_secs(60))
 {
-	struct holder h;
-	int fds[2];
 	bool waits;
 	pid_t pid;
-	char c;
 
-	snprintf(h.path, sizeof(h.path), "%s/held", self->dir);
-	ASSERT_EQ(0, pipe(fds));
-	h.ready = fds[1];
-	pid = af_spawn(hold_unlinked, &h);
+	pid = spawn_holder(self->dir);
 	ASSERT_LT(0, pid);
-	ASSERT_EQ(1, read(fds[0], &c, 1));
 	ASSERT_EQ(0, af_fifreeze(self->dir));
 	kill(pid, SIGKILL);
 	waits = comes_to_wait(pid);
