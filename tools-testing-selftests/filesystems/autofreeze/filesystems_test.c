@@ -50,6 +50,8 @@ FIXTURE_VARIANT(fs) {
 	bool no_orphans;
 	/* Who drops the last reference to a deleted file does not wait, nor delete it. */
 	bool deletes_later;
+	/* Nobody frees what the log has left behind: what may be written a second */
+	unsigned int mbps;
 	/* It may take that long to commit something; flushers take 200 ms here. */
 	unsigned int commits_ms;
 };
@@ -66,7 +68,7 @@ FIXTURE_VARIANT_ADD(fs, f2fs) {
 };
 
 FIXTURE_VARIANT_ADD(fs, nilfs2) {
-	.fs = "nilfs2", .needs = AF_NILFS2, .commits_ms = 5000,
+	.fs = "nilfs2", .needs = AF_NILFS2, .commits_ms = 5000, .mbps = 30,
 };
 
 FIXTURE_VARIANT_ADD(fs, jfs) {
@@ -162,7 +164,7 @@ static bool is_whole(const char *path, unsigned int kb)
 
 FIXTURE_SETUP(fs)
 {
-	struct af_disk_opts o = { .mb = DISK_MB };
+	struct af_disk_opts o = { .mb = DISK_MB, .mbps = variant->mbps };
 	const char *why = af_setup(AF_NULL_BLK | AF_DM | AF_SNAPSHOT | AF_LOOP |
 				   variant->needs);
 	char opts[256];
