@@ -3,7 +3,7 @@
 # To override on the command line or from the environment:
 # a git tree of the kernel to use instead of BASE (a worktree of it)
 KDIR ?=
-# debug: with lockdep, KASAN and DEBUG_ATOMIC_SLEEP
+# debug: with lockdep, KASAN and DEBUG_ATOMIC_SLEEP; kcsan: with that
 FLAVOUR ?=
 # check, smoke, mutants: only these
 TESTS ?=

@@ -5,8 +5,9 @@
 # files that its last patch touches build without a new warning (W=1), the
 # kernel builds, boots, and passes the tests that it should: those that lines
 # "# passes: BINARY [ARG...]" above a patch in the file series name, from there
-# on to the end.  "objects" leaves it at the first of these, which is what fits
-# into make check.
+# on to the end; after a patch of one filesystem alone, those of them that mount
+# it, and one more.  "objects" leaves it at the first of these, which is what
+# fits into make check.
 #
 # FROM is how the name of the patch begins before which all are left out.
 #
@@ -24,9 +25,11 @@ read -r _ tip <"$work/applied"
 stamps=$work/bisect
 out=$RESULTS/bisect
 mkdir -p "$stamps" "$out"
-config=$(find "$top/config" "$top/tools-testing-selftests" -type f -name '*config' | sort | xargs cat | cksum | cut -d ' ' -f 1)$FLAVOUR
+config=$({
+	cat "$top/config/base.config" ${FLAVOUR:+"$top/config/$FLAVOUR.config"}
+	find "$top/tools-testing-selftests" -name config | sort | xargs cat
+} | cksum | cut -d ' ' -f 1)$FLAVOUR
 setup=$(cat "$top/guest/init.c" "$scripts/tests.sh" | cksum | cut -d ' ' -f 1)
-tests=$(git -C "$series" rev-parse --short=12 "$tip:tools/testing/selftests")
 
 warnings()	# of the log $1, without line numbers
 {
@@ -72,6 +75,37 @@ wanted()
 				if (!seen[new[k]]++ && (new[k] == w[1] || !whole[w[1]])) print new[k]
 			}
 		}' "$top/series"
+}
+
+# Leaves of the tests on stdin those that what commit $1 touches may matter for
+concerned()
+{
+	fs=$(git -C "$scratch" diff --name-only "$1^" "$1" | sed -E 's,^fs/([a-z0-9]+)/.*,\1,' | sort -u)
+	case $fs in
+	btrfs|ecryptfs|exfat|ext2|f2fs|jfs|minix|nilfs2|ubifs|udf) ;;
+	fat)	fs=vfat ;;
+	*)	cat; return ;;	# other things, or what all tests are made of
+	esac
+	mounts=" $(git -C "$series" grep -l "\"$fs\"" "$tip" -- 'tools/testing/selftests/*_test.c' |
+		sed 's,.*/\(.*\).c,\1,' | tr '\n' ' ')"
+	while read -r t; do
+		case $mounts in *" ${t%% *} "*) ;; *) continue ;; esac
+		case $t in *' '*"$fs"*) ;; *' '*) continue ;; esac
+		echo "$t"
+	done
+	echo "owner_test -v ext4"
+}
+
+# What the tests on stdin are made of: not of other tests
+sources()
+{
+	sed 's/ .*//' | sort -u >"$out/programs"
+	# shellcheck disable=SC2046
+	git -C "$series" ls-tree -r "$tip" tools/testing/selftests/kselftest_harness.h $(cd "$top/tools-testing-selftests" &&
+		printf 'tools/testing/selftests/%s ' */*) |
+		awk -F/ -v list="$out/programs" '
+			BEGIN { while ((getline p <list) > 0) wanted[p ".c"] = 1 }
+			$NF !~ /_(test|bench)\.c$/ || wanted[$NF]' | cksum | cut -d ' ' -f 1
 }
 
 # The tests of the list FILE with the kernel BZIMAGE: $out/N.results
@@ -137,10 +171,11 @@ for c in $(git -C "$scratch" rev-list --reverse "$(cat "$work/base.commit")..$ti
 	fi
 	new_stamp=''
 	if [ -z "$only" ] && [ -z "$new_why" ]; then
-		wanted $n >"$out/$id.wanted"
+		wanted $n | concerned "$c" >"$out/$id.wanted"
 		known=$stamps/$tree-$config.image sum=''
 		# what changes nothing in the kernel has been tested
 		stamp_of() { echo "$stamps/$(echo "$1" | cat - "$out/$id.wanted" | sha1sum | cut -c 1-20)-$setup-$tests.results"; }
+		tests=$(sources <"$out/$id.wanted")
 		[ ! -f "$known" ] || read -r sum <"$known"
 		if [ -z "$sum" ] || [ ! -f "$(stamp_of "$sum")" ]; then
 			say "bisect $n/$count: kernel and $(wc -l <"$out/$id.wanted") tests of $new_name"

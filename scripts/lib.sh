@@ -52,8 +52,8 @@ step()
 
 case $FLAVOUR in
 '')	o=${AF_OBJECTS:-o} ;;
-debug)	o=o-debug ;;
-*)	die "FLAVOUR=$FLAVOUR: there is only FLAVOUR=debug, and none" ;;
+debug|kcsan) o=o-$FLAVOUR ;;
+*)	die "FLAVOUR=$FLAVOUR: there are only debug and kcsan, and none" ;;
 esac
 
 # Nothing of the user's git configuration may change what patches look like, and

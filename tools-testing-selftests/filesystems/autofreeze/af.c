@@ -780,7 +780,7 @@ int af_disk_create(struct af_disk *d, const char *name,
 
 	ret = disk_attr(d, "memory_backed", 1);
 	ret = ret ?: disk_attr(d, "size", o->mb ?: 320);
-	/* no discard: null_blk never starts one that is bigger than its budget */
+	ret = ret ?: disk_attr(d, "discard", o->discard);
 	if (o->mbps)
 		ret = ret ?: disk_attr(d, "mbps", o->mbps);
 	if (o->cache_mb)

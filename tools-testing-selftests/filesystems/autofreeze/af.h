@@ -166,6 +166,7 @@ struct af_disk_opts {
 	unsigned int mbps;	/* bandwidth limit, 0 for none */
 	unsigned long latency_ns;/* each request takes that long */
 	unsigned int cache_mb;	/* volatile write cache */
+	bool discard;		/* not with mbps: null_blk never starts a big one */
 };
 
 /*

@@ -80,9 +80,9 @@ static inline bool becomes_unfrozen(const char *dir, unsigned int ms)
 	return true;
 }
 
-/* Writes and flushes that @d has completed so far, and sectors written. */
+/* Writes and flushes that @d has completed so far, sectors written and discarded. */
 struct disk_io {
-	unsigned long long writes, sectors;
+	unsigned long long writes, sectors, discarded;
 };
 
 static inline struct disk_io disk_io(const struct af_disk *d)
@@ -100,6 +100,7 @@ static inline struct disk_io disk_io(const struct af_disk *d)
 		f[i] = strtoull(p, &p, 10);
 	io.writes = f[4] + f[15];
 	io.sectors = f[6];
+	io.discarded = f[13];
 	return io;
 }
 

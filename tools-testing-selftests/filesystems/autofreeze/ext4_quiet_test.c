@@ -53,26 +53,6 @@ static int put_file(const char *dir, const char *prefix, int nr, size_t size)
 	return ret;
 }
 
-/* A disk has discard only on request: turn it off and on again with that. */
-static int enable_discard(const struct af_disk *d)
-{
-	static const char * const steps[][2] = {
-		{ "power", "0" }, { "discard", "1" }, { "power", "1" },
-	};
-	char path[128];
-	unsigned int i;
-	int ret = 0;
-
-	for (i = 0; !ret && i < sizeof(steps) / sizeof(steps[0]); i++) {
-		snprintf(path, sizeof(path), "/sys/kernel/config/nullb/%.31s/%s",
-			 d->name, steps[i][0]);
-		ret = af_write(path, "%s", steps[i][1]);
-	}
-	for (i = 0; !ret && i < 50 && access(d->node, F_OK); i++)
-		af_sleep_ms(100);
-	return ret;
-}
-
 /* --- works ------------------------------------------------------------------ */
 
 FIXTURE(frozen_ext4) {
@@ -83,13 +63,12 @@ FIXTURE(frozen_ext4) {
 FIXTURE_SETUP(frozen_ext4)
 {
 	/* Slow, so that what is not waited for is seen. */
-	struct af_disk_opts o = { .latency_ns = 10000000 };
+	struct af_disk_opts o = { .latency_ns = 10000000, .discard = true };
 	const char *why = af_setup(AF_NULL_BLK | AF_EXT4);
 
 	if (why)
 		SKIP(return, "%s", why);
 	ASSERT_EQ(0, af_disk_create(&self->disk, "quiet", &o));
-	ASSERT_EQ(0, enable_discard(&self->disk));
 	ASSERT_EQ(0, af_mkfs("ext4", self->disk.node, NULL));
 	ASSERT_EQ(0, af_mount("ext4", self->disk.node, "quiet",
 			      "commit=1,discard", self->dir));

@@ -9,6 +9,7 @@
  * tasks are frozen. It copies the disk then, past the page cache.
  */
 #define _GNU_SOURCE
+#include <linux/fs.h>
 #include <linux/loop.h>
 #include <linux/suspend_ioctls.h>
 #include <mtd/ubi-user.h>
@@ -34,7 +35,7 @@ FIXTURE(fs) {
 	char dir[128], before[192];
 	struct load *load;
 	struct af_klog log;
-	pid_t churn;
+	pid_t churn, trim;
 };
 
 FIXTURE_VARIANT(fs) {
@@ -54,6 +55,10 @@ FIXTURE_VARIANT(fs) {
 	unsigned int mbps;
 	/* It may take that long to commit something; flushers take 200 ms here. */
 	unsigned int commits_ms;
+	/* There is FITRIM, and it waits if userspace has it frozen. */
+	bool trims, trim_waits;
+	/* 1 to this file in /sys/fs, of a disk, makes it collect garbage all the time. */
+	const char *gc;
 };
 
 /* How long it is watched */
@@ -65,6 +70,12 @@ FIXTURE_VARIANT_ADD(fs, ext2) {
 
 FIXTURE_VARIANT_ADD(fs, f2fs) {
 	.fs = "f2fs", .needs = AF_F2FS, .deletes_later = true,
+	.trims = true, .trim_waits = true,
+};
+
+FIXTURE_VARIANT_ADD(fs, f2fs_gc) {
+	.fs = "f2fs", .needs = AF_F2FS, .mount = "gc_merge", .deletes_later = true,
+	.trims = true, .trim_waits = true, .gc = "f2fs/%s/gc_urgent",
 };
 
 FIXTURE_VARIANT_ADD(fs, nilfs2) {
@@ -73,24 +84,26 @@ FIXTURE_VARIANT_ADD(fs, nilfs2) {
 
 FIXTURE_VARIANT_ADD(fs, jfs) {
 	.fs = "jfs", .needs = AF_JFS, .no_orphans = true,
+	.trims = true, .trim_waits = true,
 };
 
 FIXTURE_VARIANT_ADD(fs, btrfs) {
-	.fs = "btrfs", .needs = AF_BTRFS,
+	.fs = "btrfs", .needs = AF_BTRFS, .trims = true, .trim_waits = true,
 };
 
 FIXTURE_VARIANT_ADD(fs, btrfs_raid1) {
 	.fs = "btrfs", .needs = AF_BTRFS, .mkfs = "-m raid1 -d raid1 %s",
+	.trims = true, .trim_waits = true,
 };
 
 FIXTURE_VARIANT_ADD(fs, vfat) {
 	.fs = "vfat", .needs = AF_VFAT, .no_fifreeze = true, .dirty_bit = true,
-	.no_orphans = true,
+	.no_orphans = true, .trims = true,
 };
 
 FIXTURE_VARIANT_ADD(fs, exfat) {
 	.fs = "exfat", .needs = AF_EXFAT, .no_fifreeze = true, .dirty_bit = true,
-	.no_orphans = true,
+	.no_orphans = true, .trims = true,
 };
 
 FIXTURE_VARIANT_ADD(fs, udf) {
@@ -133,6 +146,20 @@ static int churn(void *arg)
 	}
 }
 
+/* Discards what is free, over and over. */
+static int trim(void *dir)
+{
+	struct fstrim_range range;
+	int fd = open(dir, O_RDONLY | O_CLOEXEC);
+
+	for (;;) {
+		range = (struct fstrim_range){ .len = UINT64_MAX };
+		if (fd < 0 || ioctl(fd, FITRIM, &range))
+			return -errno;
+		usleep(20000);
+	}
+}
+
 static int put_file(const char *path, unsigned int kb)
 {
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600), ret = 0;
@@ -164,10 +191,12 @@ static bool is_whole(const char *path, unsigned int kb)
 
 FIXTURE_SETUP(fs)
 {
-	struct af_disk_opts o = { .mb = DISK_MB, .mbps = variant->mbps };
+	struct af_disk_opts o = {
+		.mb = DISK_MB, .mbps = variant->mbps, .discard = variant->trims,
+	};
 	const char *why = af_setup(AF_NULL_BLK | AF_DM | AF_SNAPSHOT | AF_LOOP |
 				   variant->needs);
-	char opts[256];
+	char opts[256], path[300], id[64];
 	int i;
 
 	if (why)
@@ -184,6 +213,12 @@ FIXTURE_SETUP(fs)
 	snprintf(self->before, sizeof(self->before), "%s/before", self->dir);
 	ASSERT_EQ(0, put_file(self->before, 256));
 	sync();
+	if (variant->gc) {
+		snprintf(opts, sizeof(opts), variant->gc,
+			 disk_id(&self->dm, id, sizeof(id)));
+		snprintf(path, sizeof(path), "/sys/fs/%s", opts);
+		ASSERT_EQ(0, af_write(path, "1"));
+	}
 	self->load = load_alloc(NLOADS);
 	ASSERT_EQ(0, af_klog_mark(&self->log));
 }
@@ -193,16 +228,28 @@ FIXTURE_TEARDOWN_PARENT(fs)
 	af_cleanup();
 }
 
+static unsigned long long sectors_written(FIXTURE_DATA(fs) *self)
+{
+	struct disk_io a = disk_io(&self->disk[0]), b = disk_io(&self->disk[1]);
+
+	return a.sectors + a.discarded + b.sectors + b.discarded;
+}
+
 static void start_loads(struct __test_metadata *_metadata, FIXTURE_DATA(fs) *self,
-			bool no_orphans)
+			bool no_orphans, bool trims)
 {
 	struct churn c = { self->dir, no_orphans };
+	pid_t pid = 0;
 	int i;
 
 	for (i = 0; i < NLOADS; i++)
 		ASSERT_EQ(0, load_start(&self->load[i], kinds[i], i, self->dir));
 	self->churn = af_spawn(churn, &c);
 	ASSERT_LT(0, self->churn);
+	if (trims)
+		pid = af_spawn(trim, self->dir);
+	ASSERT_LE(0, pid);
+	self->trim = pid;
 	af_sleep_ms(1000);
 }
 
@@ -222,15 +269,12 @@ static void stop_loads(struct __test_metadata *_metadata, FIXTURE_DATA(fs) *self
 		EXPECT_LT(before[i], load_progress(&self->load[i]));
 	}
 	EXPECT_EQ(-EINTR, af_kill(self->churn, 20));
+	if (self->trim)
+		EXPECT_EQ(-EINTR, af_kill(self->trim, 20));
 	for (i = 0; i < NLOADS; i++)
 		EXPECT_EQ(0, load_stop(&self->load[i]));
 	for (i = 0; i < NLOADS; i++)
 		EXPECT_EQ(0, load_verify(&self->load[i]));
-}
-
-static unsigned long long sectors_written(FIXTURE_DATA(fs) *self)
-{
-	return disk_io(&self->disk[0]).sectors + disk_io(&self->disk[1]).sectors;
 }
 
 TEST_F_TIMEOUT(fs, nothing_is_written_while_tasks_are_frozen_and_the_disk_is_in_order, af_secs(120))
@@ -242,7 +286,7 @@ TEST_F_TIMEOUT(fs, nothing_is_written_while_tasks_are_frozen_and_the_disk_is_in_
 	int snap, err = 0, ret;
 
 	snprintf(copy, sizeof(copy), "%s.copy", af_dir("fs"));
-	start_loads(_metadata, self, variant->no_orphans);
+	start_loads(_metadata, self, variant->no_orphans, variant->trims);
 	snap = open("/dev/snapshot", O_RDONLY | O_CLOEXEC);
 	ASSERT_LE(0, snap);
 	start = af_now_ms();
@@ -291,6 +335,11 @@ static int do_sync(void *unused)
 	return 0;
 }
 
+static int fifreeze(void *dir)
+{
+	return af_fifreeze(dir);
+}
+
 TEST_F_TIMEOUT(fs, nothing_is_written_while_userspace_has_it_frozen_whoever_syncs, af_secs(90))
 {
 	unsigned long long frozen, later;
@@ -298,7 +347,7 @@ TEST_F_TIMEOUT(fs, nothing_is_written_while_userspace_has_it_frozen_whoever_sync
 
 	if (variant->no_fifreeze)
 		SKIP(return, "FIFREEZE is refused");
-	start_loads(_metadata, self, variant->no_orphans);
+	start_loads(_metadata, self, variant->no_orphans, variant->trim_waits);
 	ASSERT_EQ(0, af_fifreeze(self->dir));
 	frozen = sectors_written(self);
 	sync = af_bounded(10, do_sync, NULL);
@@ -414,6 +463,79 @@ TEST_F_TIMEOUT(fs, removal_of_a_deleted_file_waits_for_the_thaw, af_secs(60))
 	af_klog_end(&self->log);
 }
 
+/* --- f2fs: who needs space waits for a thread that collects garbage ----------- */
+
+#define NWRITERS	3
+
+FIXTURE(f2fs) {
+	struct af_disk disk;
+	char dir[128];
+	struct af_klog log;
+};
+
+FIXTURE_SETUP(f2fs)
+{
+	struct af_disk_opts o = { .mb = DISK_MB };
+	const char *why = af_setup(AF_NULL_BLK | AF_F2FS);
+
+	if (why)
+		SKIP(return, "%s", why);
+	ASSERT_EQ(0, af_disk_create(&self->disk, "f2fs", &o));
+	ASSERT_EQ(0, af_mkfs("f2fs", self->disk.node, NULL));
+	ASSERT_EQ(0, af_mount("f2fs", self->disk.node, "f2fs", "gc_merge,mode=lfs", self->dir));
+	ASSERT_EQ(0, af_klog_mark(&self->log));
+}
+
+FIXTURE_TEARDOWN_PARENT(f2fs)
+{
+	af_cleanup();
+}
+
+/* Here and there in a file of that many blocks, each of which goes somewhere else */
+static int overwrite(void *path)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	unsigned int seed = getpid();
+	char buf[4096] = {};
+	struct stat st;
+	unsigned int i;
+
+	if (fd < 0 || fstat(fd, &st))
+		return -errno;
+	for (i = 1;; i++) {
+		if (pwrite(fd, buf, sizeof(buf), rand_r(&seed) % (st.st_size >> 12) << 12) < 0)
+			return -errno;
+		if (i % 256 == 0 && fsync(fd))
+			return -errno;
+	}
+}
+
+TEST_F_TIMEOUT(f2fs, full_filesystem_freezes_while_writers_wait_for_garbage_collection, af_secs(120))
+{
+	struct churn c = { self->dir, true };
+	struct statfs st;
+	pid_t pid[NWRITERS];
+	char path[160];
+	int i;
+
+	ASSERT_EQ(0, statfs(self->dir, &st));
+	snprintf(path, sizeof(path), "%s/file", self->dir);
+	ASSERT_EQ(0, put_file(path, st.f_bavail * (st.f_bsize >> 10) * 9 / 10));
+	for (i = 0; i < NWRITERS; i++)
+		pid[i] = af_spawn(overwrite, path);
+	ASSERT_LT(0, af_spawn(churn, &c));
+	af_sleep_ms(3000);
+	for (i = 0; i < 10; i++) {
+		ASSERT_EQ(0, af_bounded(20, fifreeze, self->dir));
+		ASSERT_EQ(0, af_fithaw(self->dir));
+		af_sleep_ms(200);
+	}
+	for (i = 0; i < NWRITERS; i++)
+		EXPECT_EQ(-EINTR, af_kill(pid[i], 20));
+	EXPECT_EQ(NULL, af_klog_splat(&self->log));
+	af_klog_end(&self->log);
+}
+
 /* --- jfs: the log is not one of the filesystem alone ------------------------- */
 
 FIXTURE(jfs) {
@@ -487,17 +609,19 @@ TEST_F_TIMEOUT(jfs, filesystems_that_share_a_log_freeze_one_by_one, af_secs(90))
 
 /* --- btrfs: what takes hours gives way --------------------------------------- */
 
+#define BTRFS_MB	64
+
 FIXTURE(btrfs) {
-	struct af_disk disk;
-	char dir[128];
+	struct af_disk disk[3], dm[3];
+	char dir[128], data[160];
 	struct af_klog log;
 };
 
 FIXTURE_SETUP(btrfs)
 {
 	struct af_disk_opts o = { .mb = 512, .mbps = 16 };
-	const char *why = af_setup(AF_NULL_BLK | AF_BTRFS);
-	char path[160];
+	const char *why = af_setup(AF_NULL_BLK | AF_BTRFS | AF_DM);
+	int i;
 
 	if (why)
 		SKIP(return, "%s", why);
@@ -506,11 +630,14 @@ FIXTURE_SETUP(btrfs)
 	/* less than it takes to relocate a chunk */
 	ASSERT_EQ(0, af_set("/sys/power/pm_freeze_timeout", "%u", 3000 * af_secs(1)));
 	af_set("/sys/power/sync_on_suspend", "0");
-	ASSERT_EQ(0, af_disk_create(&self->disk, "btrfs", &o));
-	ASSERT_EQ(0, af_mkfs("btrfs", self->disk.node, NULL));
-	ASSERT_EQ(0, af_mount("btrfs", self->disk.node, "btrfs", NULL, self->dir));
-	snprintf(path, sizeof(path), "%s/data", self->dir);
-	ASSERT_EQ(0, put_file(path, 64 << 10));
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, af_disk_create(&self->disk[i], "btrfs", &o));
+		ASSERT_EQ(0, af_dm_linear(&self->dm[i], "btrfs", &self->disk[i]));
+	}
+	ASSERT_EQ(0, af_mkfs("btrfs", self->dm[0].node, NULL));
+	ASSERT_EQ(0, af_mount("btrfs", self->dm[0].node, "btrfs", NULL, self->dir));
+	snprintf(self->data, sizeof(self->data), "%s/data", self->dir);
+	ASSERT_EQ(0, put_file(self->data, BTRFS_MB << 10));
 	ASSERT_EQ(0, af_klog_mark(&self->log));
 }
 
@@ -519,38 +646,163 @@ FIXTURE_TEARDOWN_PARENT(btrfs)
 	af_cleanup();
 }
 
+static bool replacing(const char *dir)
+{
+	return !af_run(10, "! btrfs replace status -1 %s | grep -q finished", dir);
+}
+
+/* The machine sleeps while @pid, or a replace without one, is at it. */
+static void suspend_during(struct __test_metadata *_metadata, FIXTURE_DATA(btrfs) *self,
+			   pid_t pid, unsigned int times)
+{
+	struct af_cycle c = { .test = "freezer", .deadline = 60 };
+
+	ASSERT_LE(0, pid);
+	af_sleep_ms(1500);
+	while (times--) {
+		EXPECT_TRUE(pid ? af_task_state(pid) : replacing(self->dir)) {
+			TH_LOG("it was too short");
+		}
+		EXPECT_EQ(0, af_cycle(&c));
+		af_log("suspend: %d, %ld ms", c.error, c.ms);
+		af_sleep_ms(300);
+	}
+	EXPECT_EQ(NULL, af_klog_find(&self->log, FREEZE_FAILED));
+}
+
+static void all_is_well(struct __test_metadata *_metadata, FIXTURE_DATA(btrfs) *self,
+			const struct af_disk *d)
+{
+	EXPECT_TRUE(is_whole(self->data, BTRFS_MB << 10));
+	ASSERT_EQ(0, af_umount(self->dir));
+	EXPECT_EQ(0, af_fsck("btrfs", d->node, NULL));
+	EXPECT_EQ(NULL, af_klog_splat(&self->log));
+	af_klog_end(&self->log);
+}
+
 static int run_balance(void *dir)
 {
 	return af_run(100, "btrfs balance start --full-balance %s", (char *)dir);
 }
 
+static int run_scrub(void *dir)
+{
+	return af_run(100, "btrfs scrub start -B %s", (char *)dir);
+}
+
+static int run_defrag(void *dir)
+{
+	return af_run(100, "btrfs filesystem defragment -f -r -czlib %s", (char *)dir);
+}
+
+struct replace {
+	const char *node, *dir;
+};
+
+static int run_replace(void *arg)
+{
+	struct replace *r = arg;
+
+	return af_run(100, "btrfs replace start -f -B 1 %s %s", r->node, r->dir);
+}
+
 TEST_F_TIMEOUT(btrfs, balance_lets_the_machine_sleep_and_goes_on, af_secs(180))
 {
-	struct af_cycle c = { .test = "freezer", .deadline = 60 };
-	char path[160];
-	pid_t pid;
-	int i;
+	pid_t pid = af_spawn(run_balance, self->dir);
 
-	pid = af_spawn(run_balance, self->dir);
-	ASSERT_LT(0, pid);
-	af_sleep_ms(1500);
-	for (i = 0; i < 2; i++) {
-		EXPECT_EQ(0, af_cycle(&c));
-		af_log("suspend: %d, %ld ms", c.error, c.ms);
-		af_sleep_ms(300);
-	}
-	EXPECT_NE(0, af_task_state(pid)) {
-		TH_LOG("the balance was too short");
-	}
-	EXPECT_EQ(NULL, af_klog_find(&self->log, FREEZE_FAILED));
+	suspend_during(_metadata, self, pid, 2);
 	EXPECT_EQ(NULL, af_klog_find(&self->log, "canceled"));
 	EXPECT_EQ(0, af_wait(pid, 100));
-	snprintf(path, sizeof(path), "%s/data", self->dir);
-	EXPECT_TRUE(is_whole(path, 64 << 10));
+	all_is_well(_metadata, self, &self->dm[0]);
+}
+
+TEST_F_TIMEOUT(btrfs, defragmentation_lets_the_machine_sleep_and_goes_on, af_secs(180))
+{
+	pid_t pid = af_spawn(run_defrag, self->dir);
+
+	suspend_during(_metadata, self, pid, 2);
+	EXPECT_EQ(0, af_wait(pid, 100));
+	all_is_well(_metadata, self, &self->dm[0]);
+}
+
+/* It ends, like on a kernel that only freezes tasks, and may be started again. */
+TEST_F_TIMEOUT(btrfs, scrub_lets_the_machine_sleep, af_secs(180))
+{
+	pid_t pid = af_spawn(run_scrub, self->dir);
+
+	suspend_during(_metadata, self, pid, 1);
+	EXPECT_LE(0, af_wait(pid, 100));
+	EXPECT_EQ(0, run_scrub(self->dir));
+	all_is_well(_metadata, self, &self->dm[0]);
+}
+
+/* Whether what is written gets to the disk, or is lost as in a power cut. */
+static int set_power(struct af_disk *d, const struct af_disk *under, bool on)
+{
+	char table[128];
+	int ret;
+
+	snprintf(table, sizeof(table), "0 %llu %s %u:%u 0%s\n", d->sectors,
+		 on ? "linear" : "flakey", major(under->dev), minor(under->dev),
+		 on ? "" : " 0 180 1 drop_writes");
+	ret = af_dm_load(d, table);
+	ret = ret ?: af_dm_suspend(d, false, false);
+	return ret ?: af_dm_resume(d);
+}
+
+/*
+ * A replace that did not come to its end goes on when the filesystem is mounted.
+ * There is no task then that freezes, and starts it again.
+ */
+TEST_F_TIMEOUT(btrfs, resumed_replace_lets_the_machine_sleep_and_goes_on, af_secs(180))
+{
+	struct replace r = { self->dm[2].node, self->dir };
+	unsigned long long before[3], after[3];
+	char opts[160];
+	int i, ret = 0;
+	pid_t pid;
+
 	ASSERT_EQ(0, af_umount(self->dir));
-	EXPECT_EQ(0, af_fsck("btrfs", self->disk.node, NULL));
-	EXPECT_EQ(NULL, af_klog_splat(&self->log));
-	af_klog_end(&self->log);
+	snprintf(opts, sizeof(opts), "-m raid1 -d raid1 %s", self->dm[1].node);
+	ASSERT_EQ(0, af_mkfs("btrfs", self->dm[0].node, opts));
+	ASSERT_EQ(0, af_mount("btrfs", self->dm[0].node, "btrfs", NULL, self->dir));
+	ASSERT_EQ(0, put_file(self->data, BTRFS_MB << 10));
+	pid = af_spawn(run_replace, &r);
+	ASSERT_LT(0, pid);
+	af_sleep_ms(1500);
+	for (i = 0; i < 3; i++)
+		ret = ret ?: set_power(&self->dm[i], &self->disk[i], false);
+	if (ret == -EINVAL)
+		SKIP(return, "needs CONFIG_DM_FLAKEY");
+	ASSERT_EQ(0, ret);
+	EXPECT_EQ(0, af_run(30, "btrfs replace cancel %s", self->dir)) {
+		TH_LOG("it was too short");
+	}
+	EXPECT_LT(0, af_wait(pid, 30));
+	ASSERT_EQ(0, af_umount(self->dir));
+	for (i = 0; i < 3; i++)
+		ASSERT_EQ(0, set_power(&self->dm[i], &self->disk[i], true));
+	/* what it has been told about devices, which are others now */
+	ASSERT_EQ(0, af_run(10, "btrfs device scan --forget"));
+
+	snprintf(opts, sizeof(opts), "device=%s,device=%s", self->dm[1].node, self->dm[2].node);
+	ASSERT_EQ(0, af_mount("btrfs", self->dm[0].node, "btrfs", opts, self->dir));
+	af_sleep_ms(500);
+	ASSERT_EQ(0, af_fifreeze(self->dir));
+	for (i = 0; i < 3; i++)
+		before[i] = disk_io(&self->disk[i]).writes;
+	af_sleep_ms(1000);
+	for (i = 0; i < 3; i++)
+		after[i] = disk_io(&self->disk[i]).writes;
+	ASSERT_EQ(0, af_fithaw(self->dir));
+	for (i = 0; i < 3; i++)
+		EXPECT_EQ(before[i], after[i]);
+
+	suspend_during(_metadata, self, 0, 2);
+	for (i = 0; i < 60 && replacing(self->dir); i++)
+		af_sleep_ms(500);
+	EXPECT_GT(60, i);
+	all_is_well(_metadata, self, &self->dm[2]);
 }
 
 /* --- ubifs: it has no disk, but flash, which is memory here ------------------- */

@@ -59,8 +59,13 @@
 /* A worker is tried to be created once a second (CREATE_COOLDOWN). */
 #define SETTLED_MS	1500
 #define SETTLE_MAX_MS	20000
-/* A rescuer is called after 10 ms and then every 100 ms; VMs may be starved. */
+/*
+ * A rescuer is called after 10 ms and then every 100 ms. A VM that does not get its
+ * CPUs may take longer once, but not each time.
+ */
+#define RESCUED_MS	(1000 * slow())
 #define PROMPT_MS	5000
+#define NR_TRIES	3
 #define LOST_MS		10000
 
 /* Failures of allocations of kthreadd, and of nobody else. */
@@ -443,18 +448,24 @@ TEST_F_TIMEOUT(kernfs_notify, poll_wakes_at_once, 60)
 
 TEST_F_TIMEOUT(kernfs_notify, inotify_event_is_delivered_while_no_kworker_can_be_created, 60)
 {
-	long ms;
+	long ms = 0, best = LOST_MS;
+	int i;
 
 	starve(_metadata, self);
-	notify(_metadata, self);
-	ms = wait_for(self->inotify_fd, POLLIN, LOST_MS);
-	EXPECT_LE(0, ms) {
-		TH_LOG("no inotify event within %d ms", LOST_MS);
+	for (i = 0; i < NR_TRIES && ms >= 0; i++) {
+		notify(_metadata, self);
+		ms = wait_for(self->inotify_fd, POLLIN, LOST_MS);
+		EXPECT_LE(0, ms) {
+			TH_LOG("no inotify event within %d ms", LOST_MS);
+		}
+		EXPECT_GE(PROMPT_MS, ms);
+		if (ms >= 0 && ms < best)
+			best = ms;
 	}
-	EXPECT_GE(PROMPT_MS, ms);
 	feed(self);
 	if (ms >= 0) {
-		TH_LOG("inotify event after %ld ms", ms);
+		EXPECT_GE(RESCUED_MS, best);
+		TH_LOG("inotify event after %ld ms, the best of %d", best, i);
 		return;
 	}
 	/* It was late, not lost: nothing but the workers was missing. */
