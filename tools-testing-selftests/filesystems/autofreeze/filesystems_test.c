@@ -510,7 +510,7 @@ static int overwrite(void *path)
 	}
 }
 
-TEST_F_TIMEOUT(f2fs, full_filesystem_freezes_while_writers_wait_for_garbage_collection, af_secs(120))
+TEST_F_TIMEOUT(f2fs, full_filesystem_freezes_while_writers_wait_for_gc, af_secs(120))
 {
 	struct churn c = { self->dir, true };
 	struct statfs st;
