@@ -99,15 +99,20 @@ am_and_quiltimport_agree()
 no_freezer_left()
 {
 	! git -C "$series" grep -nE 'set_freezable|try_to_freeze|WQ_FREEZABLE|_freezable' -- \
-		fs/xfs fs/ext4 fs/btrfs fs/ecryptfs fs/f2fs fs/jfs fs/nilfs2 fs/ubifs
+		fs/xfs fs/ext4 fs/jbd2 fs/btrfs fs/ecryptfs fs/f2fs fs/jfs fs/nilfs2 fs/ocfs2 fs/ubifs
 }
 
 # At no commit a filesystem has neither the flag nor the freezer that it had.
-# (The thread of eCryptfs only opens files that exist.)
+# (The thread of eCryptfs only opens files that exist.  That of jbd2 has the freezer
+# for ocfs2.)
 never_neither()
 {
 	_base=$(cat "$work/base.commit") _rc=0
-	has_either() { git -C "$series" grep -lE "$1" "$2" -- 'fs/*.c' | sed "s|^$2:||; s|/[^/]*$||" | sort -u; }
+	has_either()
+	{
+		git -C "$series" grep -lE "$1" "$2" -- 'fs/*.c' |
+			sed "s|^$2:||; s|/[^/]*$||; s|^fs/ocfs2$|fs/jbd2|" | sort -u
+	}
 	has_either 'set_freezable\(|WQ_FREEZABLE' "$_base" | grep -v '^fs/ecryptfs$' >"$out/had"
 	for _c in $(git -C "$series" rev-list "$_base..HEAD"); do
 		has_either 'set_freezable\(|WQ_FREEZABLE|FS_POWER_FREEZE' "$_c" >"$out/has"

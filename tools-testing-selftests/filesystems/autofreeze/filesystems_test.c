@@ -114,6 +114,16 @@ FIXTURE_VARIANT_ADD(fs, minix) {
 	.fs = "minix", .needs = AF_MINIX, .no_fifreeze = true, .no_orphans = true,
 };
 
+FIXTURE_VARIANT_ADD(fs, ntfs3) {
+	.fs = "ntfs3", .needs = AF_NTFS3, .mount = "discard", .no_fifreeze = true,
+	.no_orphans = true, .trims = true,
+};
+
+FIXTURE_VARIANT_ADD(fs, ocfs2) {
+	.fs = "ocfs2", .needs = AF_OCFS2, .mount = "heartbeat=none",
+	.no_fifreeze = true, .dirty_bit = true, .commits_ms = 5000, .trims = true,
+};
+
 struct churn {
 	const char *dir;
 	bool no_orphans;
@@ -386,7 +396,10 @@ static int hold_unlinked(void *arg)
 	int fd = open(h->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	char buf[65536] = {};
 
-	if (fd < 0 || write(fd, buf, sizeof(buf)) < 0 || fsync(fd) || unlink(h->path))
+	if (fd < 0 || write(fd, buf, sizeof(buf)) < 0 || fsync(fd))
+		return -errno;
+	/* To close what can be written to may be a write, too. */
+	if (open(h->path, O_RDONLY | O_CLOEXEC) < 0 || close(fd) || unlink(h->path))
 		return -errno;
 	if (write(h->ready, "", 1) != 1)
 		return -errno;
@@ -607,6 +620,81 @@ TEST_F_TIMEOUT(jfs, filesystems_that_share_a_log_freeze_one_by_one, af_secs(90))
 	af_klog_end(&self->log);
 }
 
+/* --- ocfs2: some of what it does while frozen holds what the thaw needs -------- */
+
+FIXTURE(ocfs2) {
+	struct af_disk disk, dm;
+	char dir[128];
+	struct af_klog log;
+};
+
+FIXTURE_SETUP(ocfs2)
+{
+	struct af_disk_opts o = { .mb = DISK_MB };
+	const char *why = af_setup(AF_NULL_BLK | AF_DM | AF_OCFS2);
+
+	if (why)
+		SKIP(return, "%s", why);
+	ASSERT_EQ(0, af_disk_create(&self->disk, "ocfs2", &o));
+	ASSERT_EQ(0, af_dm_linear(&self->dm, "ocfs2", &self->disk));
+	ASSERT_EQ(0, af_klog_mark(&self->log));
+}
+
+FIXTURE_TEARDOWN_PARENT(ocfs2)
+{
+	af_cleanup();
+}
+
+static int read_file(void *path)
+{
+	return is_whole(path, 256) ? 0 : -EIO;
+}
+
+TEST_F_TIMEOUT(ocfs2, reader_does_not_wait_for_the_thaw, af_secs(60))
+{
+	char path[160];
+	int ret;
+
+	ASSERT_EQ(0, af_mkfs("ocfs2", self->dm.node, NULL));
+	ASSERT_EQ(0, af_mount("ocfs2", self->dm.node, "ocfs2", "heartbeat=none", self->dir));
+	/* not read since it was written, so that its access time is to be updated */
+	snprintf(path, sizeof(path), "%s/file", self->dir);
+	ASSERT_EQ(0, put_file(path, 256));
+	ASSERT_EQ(0, af_dm_suspend(&self->dm, true, true));
+	ret = af_bounded(5, read_file, path);
+	ASSERT_EQ(0, af_dm_resume(&self->dm));
+	EXPECT_EQ(0, ret);
+	ASSERT_EQ(0, af_umount(self->dir));
+	EXPECT_EQ(NULL, af_klog_splat(&self->log));
+	af_klog_end(&self->log);
+}
+
+static int dm_resume(void *d)
+{
+	return af_dm_resume(d);
+}
+
+TEST_F_TIMEOUT(ocfs2, quotas_do_not_keep_it_frozen, af_secs(90))
+{
+	int ret = af_mkfs("ocfs2", self->dm.node, "--fs-features=usrquota,grpquota");
+	char path[160];
+
+	ASSERT_EQ(0, ret);
+	ASSERT_EQ(0, af_mount("ocfs2", self->dm.node, "ocfs2", "heartbeat=none,usrquota,grpquota",
+			      self->dir));
+	snprintf(path, sizeof(path), "%s/file", self->dir);
+	ASSERT_EQ(0, put_file(path, 256));
+	ASSERT_EQ(0, af_dm_suspend(&self->dm, true, true));
+	/* they are synced every 10 s */
+	af_sleep_ms(11000);
+	ASSERT_EQ(0, af_bounded(10, dm_resume, &self->dm));
+	EXPECT_EQ(0, af_writable(self->dir, 10));
+	ASSERT_EQ(0, af_umount(self->dir));
+	EXPECT_EQ(0, af_fsck("ocfs2", self->dm.node, NULL));
+	EXPECT_EQ(NULL, af_klog_splat(&self->log));
+	af_klog_end(&self->log);
+}
+
 /* --- btrfs: what takes hours gives way --------------------------------------- */
 
 #define BTRFS_MB	64
@@ -634,10 +722,6 @@ FIXTURE_SETUP(btrfs)
 		ASSERT_EQ(0, af_disk_create(&self->disk[i], "btrfs", &o));
 		ASSERT_EQ(0, af_dm_linear(&self->dm[i], "btrfs", &self->disk[i]));
 	}
-	ASSERT_EQ(0, af_mkfs("btrfs", self->dm[0].node, NULL));
-	ASSERT_EQ(0, af_mount("btrfs", self->dm[0].node, "btrfs", NULL, self->dir));
-	snprintf(self->data, sizeof(self->data), "%s/data", self->dir);
-	ASSERT_EQ(0, put_file(self->data, BTRFS_MB << 10));
 	ASSERT_EQ(0, af_klog_mark(&self->log));
 }
 
@@ -649,6 +733,16 @@ FIXTURE_TEARDOWN_PARENT(btrfs)
 static bool replacing(const char *dir)
 {
 	return !af_run(10, "! btrfs replace status -1 %s | grep -q finished", dir);
+}
+
+/* Make the filesystem, with something in it to keep it busy. */
+static void fill(struct __test_metadata *_metadata, FIXTURE_DATA(btrfs) *self,
+		 const char *mkfs)
+{
+	ASSERT_EQ(0, af_mkfs("btrfs", self->dm[0].node, mkfs));
+	ASSERT_EQ(0, af_mount("btrfs", self->dm[0].node, "btrfs", NULL, self->dir));
+	snprintf(self->data, sizeof(self->data), "%s/data", self->dir);
+	ASSERT_EQ(0, put_file(self->data, BTRFS_MB << 10));
 }
 
 /* The machine sleeps while @pid, or a replace without one, is at it. */
@@ -708,8 +802,10 @@ static int run_replace(void *arg)
 
 TEST_F_TIMEOUT(btrfs, balance_lets_the_machine_sleep_and_goes_on, af_secs(180))
 {
-	pid_t pid = af_spawn(run_balance, self->dir);
+	pid_t pid;
 
+	fill(_metadata, self, NULL);
+	pid = af_spawn(run_balance, self->dir);
 	suspend_during(_metadata, self, pid, 2);
 	EXPECT_EQ(NULL, af_klog_find(&self->log, "canceled"));
 	EXPECT_EQ(0, af_wait(pid, 100));
@@ -718,8 +814,10 @@ TEST_F_TIMEOUT(btrfs, balance_lets_the_machine_sleep_and_goes_on, af_secs(180))
 
 TEST_F_TIMEOUT(btrfs, defragmentation_lets_the_machine_sleep_and_goes_on, af_secs(180))
 {
-	pid_t pid = af_spawn(run_defrag, self->dir);
+	pid_t pid;
 
+	fill(_metadata, self, NULL);
+	pid = af_spawn(run_defrag, self->dir);
 	suspend_during(_metadata, self, pid, 2);
 	EXPECT_EQ(0, af_wait(pid, 100));
 	all_is_well(_metadata, self, &self->dm[0]);
@@ -728,8 +826,10 @@ TEST_F_TIMEOUT(btrfs, defragmentation_lets_the_machine_sleep_and_goes_on, af_sec
 /* It ends, like on a kernel that only freezes tasks, and may be started again. */
 TEST_F_TIMEOUT(btrfs, scrub_lets_the_machine_sleep, af_secs(180))
 {
-	pid_t pid = af_spawn(run_scrub, self->dir);
+	pid_t pid;
 
+	fill(_metadata, self, NULL);
+	pid = af_spawn(run_scrub, self->dir);
 	suspend_during(_metadata, self, pid, 1);
 	EXPECT_LE(0, af_wait(pid, 100));
 	EXPECT_EQ(0, run_scrub(self->dir));
@@ -762,11 +862,8 @@ TEST_F_TIMEOUT(btrfs, resumed_replace_lets_the_machine_sleep_and_goes_on, af_sec
 	int i, ret = 0;
 	pid_t pid;
 
-	ASSERT_EQ(0, af_umount(self->dir));
 	snprintf(opts, sizeof(opts), "-m raid1 -d raid1 %s", self->dm[1].node);
-	ASSERT_EQ(0, af_mkfs("btrfs", self->dm[0].node, opts));
-	ASSERT_EQ(0, af_mount("btrfs", self->dm[0].node, "btrfs", NULL, self->dir));
-	ASSERT_EQ(0, put_file(self->data, BTRFS_MB << 10));
+	fill(_metadata, self, opts);
 	pid = af_spawn(run_replace, &r);
 	ASSERT_LT(0, pid);
 	af_sleep_ms(1500);
