@@ -114,11 +114,6 @@ FIXTURE_VARIANT_ADD(fs, minix) {
 	.fs = "minix", .needs = AF_MINIX, .no_fifreeze = true, .no_orphans = true,
 };
 
-FIXTURE_VARIANT_ADD(fs, ntfs3) {
-	.fs = "ntfs3", .needs = AF_NTFS3, .mount = "discard", .no_fifreeze = true,
-	.no_orphans = true, .trims = true,
-};
-
 FIXTURE_VARIANT_ADD(fs, ocfs2) {
 	.fs = "ocfs2", .needs = AF_OCFS2, .mount = "heartbeat=none",
 	.no_fifreeze = true, .dirty_bit = true, .commits_ms = 5000, .trims = true,
