@@ -402,8 +402,8 @@ static int hold_unlinked(void *arg)
 	return 0;
 }
 
-/* A child that has what @fn deletes in @dir open until it is killed, or -errno */
-static pid_t spawn_holder_of(int (*fn)(void *holder), const char *dir)
+/* A child that has a deleted file in @dir open until it is killed, or -errno */
+static pid_t spawn_holder(const char *dir)
 {
 	struct holder h;
 	int fds[2];
@@ -414,17 +414,12 @@ static pid_t spawn_holder_of(int (*fn)(void *holder), const char *dir)
 		return -errno;
 	snprintf(h.path, sizeof(h.path), "%s/held", dir);
 	h.ready = fds[1];
-	pid = af_spawn(fn, &h);
+	pid = af_spawn(hold_unlinked, &h);
 	close(fds[1]);
 	if (pid > 0 && read(fds[0], &c, 1) != 1)
 		pid = -EIO;
 	close(fds[0]);
 	return pid;
-}
-
-static pid_t spawn_holder(const char *dir)
-{
-	return spawn_holder_of(hold_unlinked, dir);
 }
 
 /* Not while device mapper has it suspended: that may have to read. */
@@ -664,70 +659,6 @@ TEST_F_TIMEOUT(ocfs2, reader_does_not_wait_for_the_thaw, af_secs(60))
 	ret = af_bounded(5, read_file, path);
 	ASSERT_EQ(0, af_dm_resume(&self->dm));
 	EXPECT_EQ(0, ret);
-	ASSERT_EQ(0, af_umount(self->dir));
-	EXPECT_EQ(NULL, af_klog_splat(&self->log));
-	af_klog_end(&self->log);
-}
-
-#define NORPHANS	8
-
-static int hold_orphans(void *arg)
-{
-	struct holder *h = arg;
-	char path[224];
-	int i, fd;
-
-	for (i = 0; i < NORPHANS; i++) {
-		snprintf(path, sizeof(path), "%s%d", h->path, i);
-		if (put_file(path, 2048))
-			return -EIO;
-		fd = open(path, O_RDONLY);
-		if (fd < 0 || unlink(path))
-			return -errno;
-	}
-	sync();
-	if (write(h->ready, "", 1) != 1)
-		return -errno;
-	pause();
-	return 0;
-}
-
-/*
- * What a crash has left to delete is deleted in the background, by a mount that is
- * read-only, too, and committed 5 s later.
- */
-TEST_F_TIMEOUT(ocfs2, nothing_is_written_to_a_frozen_read_only_mount, af_secs(90))
-{
-	struct af_disk_opts o = { .mb = DISK_MB };
-	struct disk_io frozen, later;
-	struct af_disk copy;
-	int snap, ret;
-	pid_t pid;
-
-	ASSERT_EQ(0, af_disk_create(&copy, "copy", &o));
-	ASSERT_EQ(0, af_mkfs("ocfs2", self->dm.node, NULL));
-	ASSERT_EQ(0, af_mount("ocfs2", self->dm.node, "ocfs2", "heartbeat=none", self->dir));
-	pid = spawn_holder_of(hold_orphans, self->dir);
-	ASSERT_LT(0, pid);
-	ASSERT_EQ(0, af_dm_suspend(&self->dm, true, true));
-	ret = af_copy(self->disk.node, copy.node);
-	ASSERT_EQ(0, af_dm_resume(&self->dm));
-	ASSERT_EQ(0, ret);
-	EXPECT_EQ(-EINTR, af_kill(pid, 20));
-	ASSERT_EQ(0, af_umount(self->dir));
-
-	snap = open("/dev/snapshot", O_RDONLY | O_CLOEXEC);
-	if (snap < 0)
-		SKIP(return, "needs CONFIG_HIBERNATION_SNAPSHOT_DEV");
-	ASSERT_EQ(0, af_mount("ocfs2", copy.node, "ocfs2", "ro,heartbeat=none", self->dir));
-	af_sleep_ms(1000);
-	ASSERT_EQ(0, ioctl(snap, SNAPSHOT_FREEZE, 0));
-	frozen = disk_io(&copy);
-	af_sleep_ms(6000);
-	later = disk_io(&copy);
-	ASSERT_EQ(0, ioctl(snap, SNAPSHOT_UNFREEZE, 0));
-	close(snap);
-	EXPECT_EQ(frozen.writes, later.writes);
 	ASSERT_EQ(0, af_umount(self->dir));
 	EXPECT_EQ(NULL, af_klog_splat(&self->log));
 	af_klog_end(&self->log);
