@@ -82,7 +82,7 @@ concerned()
 {
 	fs=$(git -C "$scratch" diff --name-only "$1^" "$1" | sed -E 's,^fs/([a-z0-9]+)/.*,\1,' | sort -u)
 	case $fs in
-	btrfs|ecryptfs|exfat|ext2|f2fs|jfs|minix|nilfs2|ubifs|udf) ;;
+	btrfs|ecryptfs|exfat|ext2|f2fs|jfs|minix|nilfs2|ntfs3|ubifs|udf) ;;
 	fat)	fs=vfat ;;
 	*)	cat; return ;;	# other things, or what all tests are made of
 	esac

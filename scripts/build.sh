@@ -1,12 +1,12 @@
 #!/bin/sh
 # usage: build.sh TREE [TARGET...]
 #
-# Configures and builds a kernel tree (bzImage) into its directory of objects.
+# Configures and builds a kernel tree (bzImage, modules) into its directory of objects.
 . "$(dirname "$0")/lib.sh"
 
 tree=$1
 shift
-[ $# -gt 0 ] || set -- bzImage
+[ $# -gt 0 ] || set -- bzImage modules
 cd "$tree"
 # The base's objects are a start, when what differs is newer than they are.
 # (Never the other way round, and never between two that both differ from it.)
@@ -21,12 +21,13 @@ mkdir -p "$o"
 kmake() { make O="$o" CC="ccache gcc" HOSTCC="ccache gcc" -j"$JOBS" "$@"; }
 
 # The fragments are KCONFIG_ALLCONFIG, and kconfig drops what it cannot have
-# without a word: hence the check of each line.
+# without a word: hence the check of each line.  The guest has no modules but
+# those of lib/ that tests load.
 {
 	cat "$top/config/base.config" ${FLAVOUR:+"$top/config/$FLAVOUR.config"}
 	find "$top/tools-testing-selftests" -name config -exec cat {} + 2>/dev/null
 } |
-	sed -n 's/^\(CONFIG_[A-Z0-9_]*=[^ #]*\).*/\1/p' | sed 's/=m$/=y/' | sort -u >"$o/fragment.new"
+	sed -n 's/^\(CONFIG_[A-Z0-9_]*=[^ #]*\).*/\1/p' | sed '/_TEST_/!s/=m$/=y/' | sort -u >"$o/fragment.new"
 if [ ! -f "$o/.config" ] || ! cmp -s "$o/fragment.new" "$o/fragment"; then
 	rm -f "$o/fragment"
 	KCONFIG_ALLCONFIG="$o/fragment.new" kmake allnoconfig

@@ -44,7 +44,7 @@ tools)
 	# xfs_repair(8), xfs_db(8) and the rest win over what busybox has of their kind
 	for p in mke2fs e2fsck dumpe2fs debugfs tune2fs mkfs.xfs xfs_repair xfs_db xfs_io mkfs.btrfs btrfs mkfs.f2fs fsck.f2fs \
 		mkfs.nilfs2 mkfs.jfs jfs_fsck mkfs.vfat fsck.vfat mkfs.exfat fsck.exfat mkfs.udf mkfs.minix fsck.minix mkfs.gfs2 \
-		mkfs.ocfs2 fsck.ocfs2 dmsetup; do
+		mkfs.ntfs mkfs.ocfs2 fsck.ocfs2 dmsetup; do
 		f=$(command -v "$p") || continue
 		rm -f "$dir/bin/$p"
 		put "$f" sbin
@@ -59,7 +59,15 @@ tests)
 	mkdir -p "$dir/tests"
 	cp "$3" "$dir/tests.list"
 	shift 3
-	for f; do put "$f" tests; done
+	for f; do
+		case $f in
+		*.ko)	# what modprobe(8) looks for
+			d=lib/modules/$(tr '\0' '\n' <"$f" | sed -n 's/^vermagic=\([^ ]*\) .*/\1/p')
+			put "$f" "$d"
+			echo "${f##*/}:" >>"$dir/$d/modules.dep" ;;
+		*)	put "$f" tests ;;
+		esac
+	done
 	;;
 *)	die "unknown: $what" ;;
 esac

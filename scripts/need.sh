@@ -12,7 +12,7 @@ missing()
 		git:git ccache:ccache cpio:cpio rsync:rsync quilt:quilt busybox:busybox-static \
 		qemu-system-x86_64:qemu-system-x86 mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs e2fsck:e2fsprogs dmsetup:dmsetup \
 		mkfs.f2fs:f2fs-tools mkfs.nilfs2:nilfs-tools mkfs.jfs:jfsutils mkfs.vfat:dosfstools mkfs.exfat:exfatprogs \
-		mkfs.udf:udftools mkfs.gfs2:gfs2-utils mkfs.ocfs2:ocfs2-tools \
+		mkfs.udf:udftools mkfs.gfs2:gfs2-utils mkfs.ntfs:ntfs-3g mkfs.ocfs2:ocfs2-tools \
 		shellcheck:shellcheck sparse:sparse codespell:codespell flock:util-linux \
 		/usr/include/libelf.h:libelf-dev \
 		/usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring; do

@@ -483,6 +483,12 @@ static void mount_once(const char *probe, const char *fs, const char *dir)
 		mount(fs, dir, fs, 0, NULL);
 }
 
+/* What comes after mkfs. */
+static const char *mkfs_of(const char *fs)
+{
+	return strcmp(fs, "ntfs3") ? fs : "ntfs";
+}
+
 const char *af_needs(unsigned int needs)
 {
 	static const struct {
@@ -493,7 +499,7 @@ const char *af_needs(unsigned int needs)
 		{ AF_BTRFS, "btrfs" }, { AF_F2FS, "f2fs" }, { AF_NILFS2, "nilfs2" },
 		{ AF_JFS, "jfs" }, { AF_VFAT, "vfat" }, { AF_EXFAT, "exfat" },
 		{ AF_UDF, "udf" }, { AF_MINIX, "minix" }, { AF_GFS2, "gfs2" },
-		{ AF_OCFS2, "ocfs2" },
+		{ AF_NTFS3, "ntfs3" }, { AF_OCFS2, "ocfs2" },
 	};
 	unsigned int i;
 	char buf[64];
@@ -528,10 +534,10 @@ const char *af_needs(unsigned int needs)
 		static char why[64];
 		const char *fs = filesystems[i].fs;
 
-		snprintf(why, sizeof(why), "mkfs.%s", fs);
+		snprintf(why, sizeof(why), "mkfs.%s", mkfs_of(fs));
 		if (!(needs & filesystems[i].flag) || (have_fs(fs) && af_have(why)))
 			continue;
-		snprintf(why, sizeof(why), "needs the filesystem %s and mkfs.%s", fs, fs);
+		snprintf(why, sizeof(why), "needs the filesystem %s and mkfs.%s", fs, mkfs_of(fs));
 		return why;
 	}
 	if ((needs & AF_OVERLAY) && !have_fs("overlay"))
@@ -1195,12 +1201,14 @@ int af_mkfs(const char *fs, const char *node, const char *opts)
 		def = "-q";
 	} else if (!strcmp(fs, "minix")) {
 		def = "-3";
+	} else if (!strcmp(fs, "ntfs3")) {
+		def = "-F -Q -q";
 	} else if (!strcmp(fs, "ocfs2")) {
 		def = "-F -q -M local -N 1 -b 4K -C 4K -J size=8M";
 	} else if (!strcmp(fs, "gfs2")) {
 		def = "-O -q -p lock_nolock -j 1 -J 8";
 	}
-	return af_run(60, "%s mkfs.%s %s %s %s", env, fs, def, opts, node);
+	return af_run(60, "%s mkfs.%s %s %s %s", env, mkfs_of(fs), def, opts, node);
 }
 
 int af_mount(const char *fs, const char *node, const char *name,

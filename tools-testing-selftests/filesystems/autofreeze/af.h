@@ -45,7 +45,8 @@ enum {
 	AF_FAIL_FUNC	= 1 << 6,	/* CONFIG_FAIL_FUNCTION */
 	AF_SNAPSHOT	= 1 << 7,	/* /dev/snapshot */
 	AF_HIBERNATE	= 1 << 8,	/* active swap and /sys/power/resume set */
-	AF_OCFS2	= 1 << 15,	/* the filesystem and its mkfs */
+	AF_NTFS3	= 1 << 14,	/* the filesystem and its mkfs */
+	AF_OCFS2	= 1 << 15,
 	AF_XFS		= 1 << 16,
 	AF_EXT4		= 1 << 17,
 	AF_EXT2		= 1 << 18,

@@ -114,6 +114,10 @@ FIXTURE_VARIANT_ADD(fs, minix) {
 	.fs = "minix", .needs = AF_MINIX, .no_fifreeze = true, .no_orphans = true,
 };
 
+FIXTURE_VARIANT_ADD(fs, ntfs3) {
+	.fs = "ntfs3", .needs = AF_NTFS3, .no_fifreeze = true, .no_orphans = true,
+};
+
 FIXTURE_VARIANT_ADD(fs, ocfs2) {
 	.fs = "ocfs2", .needs = AF_OCFS2, .mount = "heartbeat=none",
 	.no_fifreeze = true, .dirty_bit = true, .commits_ms = 5000, .trims = true,
@@ -686,6 +690,77 @@ TEST_F_TIMEOUT(ocfs2, quotas_do_not_keep_it_frozen, af_secs(90))
 	EXPECT_EQ(0, af_writable(self->dir, 10));
 	ASSERT_EQ(0, af_umount(self->dir));
 	EXPECT_EQ(0, af_fsck("ocfs2", self->dm.node, NULL));
+	EXPECT_EQ(NULL, af_klog_splat(&self->log));
+	af_klog_end(&self->log);
+}
+
+/* --- ntfs3: a file may be deleted when memory is reclaimed ----------------------- */
+
+FIXTURE(ntfs3) {
+	struct af_disk disk, dm;
+	char dir[128];
+	struct af_klog log;
+};
+
+FIXTURE_SETUP(ntfs3)
+{
+	struct af_disk_opts o = { .mb = DISK_MB };
+	const char *why = af_setup(AF_NULL_BLK | AF_DM | AF_NTFS3);
+
+	if (why)
+		SKIP(return, "%s", why);
+	ASSERT_EQ(0, af_set("/proc/sys/vm/dirty_writeback_centisecs", "10"));
+	ASSERT_EQ(0, af_set("/proc/sys/vm/dirty_expire_centisecs", "10"));
+	ASSERT_EQ(0, af_disk_create(&self->disk, "ntfs3", &o));
+	ASSERT_EQ(0, af_dm_linear(&self->dm, "ntfs3", &self->disk));
+	ASSERT_EQ(0, af_mkfs("ntfs3", self->dm.node, NULL));
+	ASSERT_EQ(0, af_mount("ntfs3", self->dm.node, "ntfs3", NULL, self->dir));
+	ASSERT_EQ(0, af_klog_mark(&self->log));
+}
+
+FIXTURE_TEARDOWN_PARENT(ntfs3)
+{
+	af_cleanup();
+}
+
+static int drop_caches(void *unused)
+{
+	return af_write("/proc/sys/vm/drop_caches", "3");
+}
+
+/* A stream of a file that was removed has the last reference to it. */
+TEST_F_TIMEOUT(ntfs3, file_that_reclaim_deletes_is_deleted_after_the_thaw, af_secs(60))
+{
+	unsigned long long before, frozen;
+	char file[160], stream[170];
+	long long unused;
+	int ret = 0, i;
+
+	snprintf(file, sizeof(file), "%s/file", self->dir);
+	snprintf(stream, sizeof(stream), "%s:stream", file);
+	ASSERT_EQ(0, put_file(file, 256));
+	ASSERT_EQ(0, put_file(stream, 1));
+	ASSERT_EQ(0, unlink(file));
+	sync();
+	unused = blocks_free(self->dir);
+	ASSERT_LT(0, unused);
+
+	ASSERT_EQ(0, af_dm_suspend(&self->dm, true, true));
+	before = disk_io(&self->disk).sectors;
+	/* pages and dentries first, and then inodes */
+	for (i = 0; i < 3 && !ret; i++)
+		ret = af_bounded(10, drop_caches, NULL);
+	EXPECT_EQ(0, ret);
+	af_sleep_ms(1000);
+	frozen = disk_io(&self->disk).sectors;
+	ASSERT_EQ(0, af_bounded(10, dm_resume, &self->dm));
+	EXPECT_EQ(before, frozen);
+	for (i = 0; blocks_free(self->dir) <= unused; i++) {
+		ASSERT_GT(100, i)
+			TH_LOG("the deleted file takes space after the thaw");
+		af_sleep_ms(100);
+	}
+	ASSERT_EQ(0, af_umount(self->dir));
 	EXPECT_EQ(NULL, af_klog_splat(&self->log));
 	af_klog_end(&self->log);
 }

@@ -38,6 +38,7 @@
 #define LOST_MS		10000
 #define BLOCKED_MS	5000
 #define STORM_MS	3000
+#define STORM_MODULE	"test_module"
 
 /* Whether @pid sleeps uninterruptibly within BLOCKED_MS, and goes on to. */
 static bool blocks(pid_t pid)
@@ -602,17 +603,27 @@ TEST_F_TIMEOUT(limit, a_watcher_at_its_limit_overflows_and_delays_no_other, 90)
 
 /*
  * Notifications as fast as they can be made, while superblocks of sysfs come
- * and go, and nodes of sysfs and cgroupfs do.  What is claimed: it ends, the
+ * and go, and nodes of sysfs and cgroupfs do, those of a module too.  What is claimed: it ends, the
  * last notification arrives, and the kernel has nothing to say about it.
  */
 FIXTURE(storm)
 {
-	unsigned long notified, mounts, loops, cgroups;
+	unsigned long notified, mounts, loops, cgroups, modules;
 	bool stop;
 	int state;
 	int inotify;
-	pid_t task[4];
+	pid_t task[5];
 };
+
+static int load_module(void)
+{
+	return system("modprobe -q " STORM_MODULE);
+}
+
+static int unload_module(void)
+{
+	return syscall(SYS_delete_module, STORM_MODULE, O_NONBLOCK);
+}
 
 FIXTURE_SETUP(storm)
 {
@@ -623,6 +634,8 @@ FIXTURE_SETUP(storm)
 	why = new_array(STORM_ARRAY, &self->state);
 	if (why)
 		SKIP(return, "%s", why);
+	if (load_module() || unload_module())
+		SKIP(return, "needs modprobe, TEST_LKM=m and MODULE_UNLOAD");
 	self->inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
 	ASSERT_LE(0, self->inotify);
 	ASSERT_LE(0, inotify_add_watch(self->inotify, "/sys/" STORM_ARRAY, IN_MODIFY));
@@ -710,10 +723,25 @@ static int cgrouper(FIXTURE_DATA(storm) * self)
 	return 0;
 }
 
+static int moduler(FIXTURE_DATA(storm) * self)
+{
+	while (!stopped(self)) {
+		int inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+
+		if (load_module() ||
+		    inotify_add_watch(inotify, "/sys/module/" STORM_MODULE "/refcnt", IN_MODIFY) < 0 ||
+		    unload_module())
+			return 1;
+		close(inotify);
+		self->modules++;
+	}
+	return 0;
+}
+
 TEST_F_TIMEOUT(storm, notifications_race_with_mounts_and_removals, 60)
 {
 	static int (* const what[])(FIXTURE_DATA(storm) *) = {
-		notifier, mounter, looper, cgrouper,
+		notifier, mounter, looper, cgrouper, moduler,
 	};
 	long start = now_ms(), ms;
 	int status;
@@ -737,9 +765,11 @@ TEST_F_TIMEOUT(storm, notifications_race_with_mounts_and_removals, 60)
 		self->task[i] = 0;
 		EXPECT_EQ(0, status);
 	}
-	TH_LOG("%ld notifications, %ld mounts, %ld loop devices, %ld cgroups per second",
+	TH_LOG("%ld notifications, %ld mounts, %ld loop devices, %ld cgroups, %ld modules per second",
 	       self->notified * 1000 / STORM_MS, self->mounts * 1000 / STORM_MS,
-	       self->loops * 1000 / STORM_MS, self->cgroups * 1000 / STORM_MS);
+	       self->loops * 1000 / STORM_MS, self->cgroups * 1000 / STORM_MS,
+	       self->modules * 1000 / STORM_MS);
+	EXPECT_LT(0UL, self->modules);
 
 	usleep(100000);
 	drain(self->inotify);
