@@ -9,12 +9,14 @@
  * tasks are frozen. It copies the disk then, past the page cache.
  */
 #define _GNU_SOURCE
+#include <linux/dqblk_xfs.h>
 #include <linux/fs.h>
 #include <linux/loop.h>
 #include <linux/suspend_ioctls.h>
 #include <mtd/ubi-user.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/quota.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 
@@ -673,14 +675,45 @@ static int dm_resume(void *d)
 	return af_dm_resume(d);
 }
 
-TEST_F_TIMEOUT(ocfs2, quotas_do_not_keep_it_frozen, af_secs(90))
+static int with_quotas(FIXTURE_DATA(ocfs2) *self)
 {
 	int ret = af_mkfs("ocfs2", self->dm.node, "--fs-features=usrquota,grpquota");
+
+	return ret ?: af_mount("ocfs2", self->dm.node, "ocfs2",
+			       "heartbeat=none,usrquota,grpquota", self->dir);
+}
+
+static int get_quota(void *dm)
+{
+	struct fs_disk_quota q;
+
+	return quotactl(QCMD(Q_XGETQUOTA, USRQUOTA), ((struct af_disk *)dm)->node, 12345,
+			(void *)&q) ? -errno : 0;
+}
+
+/* Who has no quota yet gets one, which is written. */
+TEST_F_TIMEOUT(ocfs2, who_asks_for_a_quota_does_not_keep_it_frozen, af_secs(60))
+{
+	pid_t pid;
+
+	ASSERT_EQ(0, with_quotas(self));
+	ASSERT_EQ(0, af_dm_suspend(&self->dm, true, true));
+	pid = af_spawn(get_quota, &self->dm);
+	ASSERT_LT(0, pid);
+	af_sleep_ms(1000);
+	ASSERT_EQ(0, af_bounded(10, dm_resume, &self->dm));
+	EXPECT_EQ(0, af_wait(pid, 10));
+	ASSERT_EQ(0, af_umount(self->dir));
+	EXPECT_EQ(0, af_fsck("ocfs2", self->dm.node, NULL));
+	EXPECT_EQ(NULL, af_klog_splat(&self->log));
+	af_klog_end(&self->log);
+}
+
+TEST_F_TIMEOUT(ocfs2, quotas_do_not_keep_it_frozen, af_secs(90))
+{
 	char path[160];
 
-	ASSERT_EQ(0, ret);
-	ASSERT_EQ(0, af_mount("ocfs2", self->dm.node, "ocfs2", "heartbeat=none,usrquota,grpquota",
-			      self->dir));
+	ASSERT_EQ(0, with_quotas(self));
 	snprintf(path, sizeof(path), "%s/file", self->dir);
 	ASSERT_EQ(0, put_file(path, 256));
 	ASSERT_EQ(0, af_dm_suspend(&self->dm, true, true));
@@ -723,7 +756,7 @@ FIXTURE_TEARDOWN_PARENT(ntfs3)
 	af_cleanup();
 }
 
-static int drop_caches(void *unused)
+static int drop(void *unused)
 {
 	return af_write("/proc/sys/vm/drop_caches", "3");
 }
@@ -749,7 +782,7 @@ TEST_F_TIMEOUT(ntfs3, file_that_reclaim_deletes_is_deleted_after_the_thaw, af_se
 	before = disk_io(&self->disk).sectors;
 	/* pages and dentries first, and then inodes */
 	for (i = 0; i < 3 && !ret; i++)
-		ret = af_bounded(10, drop_caches, NULL);
+		ret = af_bounded(10, drop, NULL);
 	EXPECT_EQ(0, ret);
 	af_sleep_ms(1000);
 	frozen = disk_io(&self->disk).sectors;

@@ -39,6 +39,7 @@
 #define BLOCKED_MS	5000
 #define STORM_MS	3000
 #define STORM_MODULE	"test_module"
+#define STORM_REFCNT	"/sys/module/" STORM_MODULE "/refcnt"
 
 /* Whether @pid sleeps uninterruptibly within BLOCKED_MS, and goes on to. */
 static bool blocks(pid_t pid)
@@ -729,8 +730,7 @@ static int moduler(FIXTURE_DATA(storm) * self)
 		int inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
 
 		if (load_module() ||
-		    inotify_add_watch(inotify, "/sys/module/" STORM_MODULE "/refcnt", IN_MODIFY) < 0 ||
-		    unload_module())
+		    inotify_add_watch(inotify, STORM_REFCNT, IN_MODIFY) < 0 || unload_module())
 			return 1;
 		close(inotify);
 		self->modules++;
@@ -765,7 +765,7 @@ TEST_F_TIMEOUT(storm, notifications_race_with_mounts_and_removals, 60)
 		self->task[i] = 0;
 		EXPECT_EQ(0, status);
 	}
-	TH_LOG("%ld notifications, %ld mounts, %ld loop devices, %ld cgroups, %ld modules per second",
+	TH_LOG("per second: %ld notifications, %ld mounts, %ld loops, %ld cgroups, %ld modules",
 	       self->notified * 1000 / STORM_MS, self->mounts * 1000 / STORM_MS,
 	       self->loops * 1000 / STORM_MS, self->cgroups * 1000 / STORM_MS,
 	       self->modules * 1000 / STORM_MS);
