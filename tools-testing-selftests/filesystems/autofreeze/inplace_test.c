@@ -64,8 +64,8 @@ static void release_read(struct fuse_server *f, bool thawed)
 }
 
 FIXTURE(inplace) {
-	struct af_disk disk, other;
-	char dir[128], other_dir[128], fuse_dir[128];
+	struct af_disk disk, other, under, loop;
+	char dir[128], other_dir[128], fuse_dir[128], storage_dir[128];
 	struct af_klog log;
 	struct server *server;
 	pid_t server_pid, writer_pid;
@@ -74,10 +74,14 @@ FIXTURE(inplace) {
 FIXTURE_VARIANT(inplace) {
 	const char *fs;
 	unsigned int needs;
+	bool served;		/* so it is frozen before tasks */
 };
 
 FIXTURE_VARIANT_ADD(inplace, xfs) { .fs = "xfs", .needs = AF_XFS };
 FIXTURE_VARIANT_ADD(inplace, ext4) { .fs = "ext4", .needs = AF_EXT4 };
+FIXTURE_VARIANT_ADD(inplace, ext4_before_tasks) {
+	.fs = "ext4", .needs = AF_EXT4 | AF_DM | AF_LOOP, .served = true,
+};
 
 struct write_arg {
 	const char *dir;
@@ -100,6 +104,29 @@ static int write_from_mapping(void *arg)
 	return 0;
 }
 
+/* The end of the disk, where nothing is written, is a file on another FUSE. */
+static int serve_disk(FIXTURE_DATA(inplace) *self)
+{
+	struct fuse_server *storage = fuse_alloc(FILE_SIZE);
+	char text[256];
+	int ret;
+
+	if (!storage)
+		return -ENOMEM;
+	self->under = self->disk;
+	snprintf(self->storage_dir, sizeof(self->storage_dir), "%s", af_dir("storage"));
+	ret = fuse_start(storage, self->storage_dir);
+	if (ret < 0)
+		return ret;
+	snprintf(text, sizeof(text), "%s/" FUSE_FILE, self->storage_dir);
+	ret = af_loop_attach(&self->loop, text);
+	snprintf(text, sizeof(text), "0 %llu linear %u:%u 0\n%llu %llu linear %u:%u 0",
+		 self->under.sectors, major(self->under.dev), minor(self->under.dev),
+		 self->under.sectors, self->loop.sectors, major(self->loop.dev),
+		 minor(self->loop.dev));
+	return ret ?: af_dm_create(&self->disk, "inplace", text);
+}
+
 FIXTURE_SETUP(inplace)
 {
 	const char *why = af_setup(AF_NULL_BLK | AF_FUSE | variant->needs);
@@ -115,6 +142,8 @@ FIXTURE_SETUP(inplace)
 	ASSERT_EQ(0, af_set(AF_KNOB, "1"));
 	ASSERT_EQ(0, af_disk_create(&self->disk, "inplace", NULL));
 	ASSERT_EQ(0, af_mkfs(variant->fs, self->disk.node, NULL));
+	if (variant->served)
+		ASSERT_EQ(0, serve_disk(self));
 	ASSERT_EQ(0, af_mount(variant->fs, self->disk.node, "inplace", NULL, self->dir));
 	ASSERT_EQ(0, af_disk_create(&self->other, "other", NULL));
 	ASSERT_EQ(0, af_mkfs(variant->fs, self->other.node, NULL));
@@ -162,6 +191,8 @@ FIXTURE_TEARDOWN_PARENT(inplace)
 	/* the connection ends with its last file descriptor, or now */
 	if (self->fuse_dir[0])
 		umount2(self->fuse_dir, MNT_FORCE | MNT_DETACH);
+	if (self->storage_dir[0])
+		umount2(self->storage_dir, MNT_FORCE | MNT_DETACH);
 	af_cleanup();
 }
 
@@ -183,6 +214,8 @@ TEST_F_TIMEOUT(inplace, hibernation_works_when_it_only_needs_to_run_on, af_secs(
 {
 	struct af_cycle c = { .state = "disk", .deadline = 25 };
 
+	if (variant->served)
+		SKIP(return, "the server only answers after it was frozen, too late here");
 	ASSERT_EQ(0, af_set("/sys/power/pm_freeze_timeout", "4000"));
 	set(self->server->release, WHEN_THAWED);
 	EXPECT_EQ(0, af_cycle(&c));
@@ -196,6 +229,8 @@ TEST_F_TIMEOUT(inplace, suspend_works_when_it_only_needs_to_run_on, af_secs(90))
 {
 	struct af_cycle c = { .deadline = 25 };
 
+	if (variant->served)
+		SKIP(return, "the server only answers after it was frozen, too late here");
 	ASSERT_EQ(0, af_set("/sys/power/pm_freeze_timeout", "4000"));
 	set(self->server->release, WHEN_THAWED);
 	EXPECT_EQ(0, af_cycle(&c));
