@@ -71,7 +71,7 @@ static const char *fs_table(const struct fs *f, const char *head)
 	return table;
 }
 
-static const char *linear(const struct af_disk *d)
+static const char *onto(const struct af_disk *d)
 {
 	static char head[64];
 
@@ -123,7 +123,7 @@ static int fs_make(FIXTURE_DATA(phase) *self, int i, bool served,
 	if (served)
 		serve_tail(self, f);
 	ret = ret ?: af_mkfs(type, f->under.node, mkfs_opts);
-	ret = ret ?: af_dm_create(&f->disk, names[i], fs_table(f, linear(&f->under)));
+	ret = ret ?: af_dm_create(&f->disk, names[i], fs_table(f, onto(&f->under)));
 	return ret ?: fs_mount(f, type, opts);
 }
 
@@ -182,18 +182,20 @@ static const char *phase_broken(const struct af_events *ev, const struct fs *f)
 }
 
 #define expect_in_phase(i) do {							\
-	const char *broken_ = phase_broken(&self->ev, &self->fs[i]);		\
+	const struct fs *fs_ = &self->fs[i];					\
+	const char *broken_ = phase_broken(&self->ev, fs_);			\
 	EXPECT_EQ(NULL, broken_)						\
-		TH_LOG("%s %s", self->fs[i].dir, broken_);			\
+		TH_LOG("%s %s", fs_->dir, broken_);				\
 } while (0)
 
 #define expect_not_frozen(i)							\
 	EXPECT_EQ(NULL, af_event_freeze(&self->ev, self->fs[i].dev))
 
 #define expect_usable(i) do {							\
-	EXPECT_TRUE(becomes_unfrozen(self->fs[i].dir, 10000));			\
-	EXPECT_EQ(0, af_writable(self->fs[i].dir, 20))				\
-		TH_LOG("%s", self->fs[i].dir);					\
+	const char *dir_ = self->fs[i].dir;					\
+	EXPECT_TRUE(becomes_unfrozen(dir_, 10000));				\
+	EXPECT_EQ(0, af_writable(dir_, 20))					\
+		TH_LOG("%s", dir_);						\
 } while (0)
 
 #define expect_others_usable() do {						\
@@ -202,13 +204,14 @@ static const char *phase_broken(const struct af_events *ev, const struct fs *f)
 } while (0)
 
 /* The transition returns @error, after less than it takes to hang. */
-#define expect_cycle(c, error_) do {						\
+#define expect_cycle(cycle, error) do {						\
+	struct af_cycle *c_ = (cycle);						\
 	ASSERT_EQ(0, af_events_arm());						\
-	(c)->deadline = 25;							\
-	ASSERT_EQ(error_, af_cycle(c))						\
-		TH_LOG("after %ld ms", (c)->ms);				\
+	c_->deadline = 25;							\
+	ASSERT_EQ(error, af_cycle(c_))						\
+		TH_LOG("after %ld ms", c_->ms);					\
 	/* only if it was the kernel that returned is there a time */		\
-	ASSERT_LT(0, (c)->ms);							\
+	ASSERT_LT(0, c_->ms);							\
 	EXPECT_EQ(0, af_events_read(&self->ev, 20));				\
 	EXPECT_EQ(NULL, af_klog_splat(&self->log));				\
 } while (0)
@@ -248,7 +251,7 @@ TEST_F_TIMEOUT(phase, error_fails_hibernation_and_all_is_thawed, af_secs(120))
 		expect_in_phase(OTHER);
 	}
 	expect_others_usable();
-	ASSERT_EQ(0, fs_switch(f, linear(&f->under)));
+	ASSERT_EQ(0, fs_switch(f, onto(&f->under)));
 	expect_all_is_well(_metadata, self);
 }
 
@@ -262,8 +265,8 @@ TEST_F_TIMEOUT(phase, suspend_leaves_out_what_fails_and_what_that_stands_on, af_
 	snprintf(file, sizeof(file), "%s/tail", self->fs[PEER].dir);
 	ASSERT_EQ(0, af_file_create(file, TAIL * 512));
 	ASSERT_EQ(0, af_loop_attach(&self->loop, file));
-	snprintf(f->tail, sizeof(f->tail), "%.31s", linear(&self->loop));
-	ASSERT_EQ(0, fs_switch(f, linear(&f->under)));
+	snprintf(f->tail, sizeof(f->tail), "%.31s", onto(&self->loop));
+	ASSERT_EQ(0, fs_switch(f, onto(&f->under)));
 	af_undo_first(f->disk.name);
 	af_undo_first(f->dir);
 	expect_all_is_well(_metadata, self);
@@ -275,7 +278,7 @@ TEST_F_TIMEOUT(phase, suspend_leaves_out_what_fails_and_what_that_stands_on, af_
 	expect_not_frozen(PEER);
 	expect_in_phase(OTHER);
 	expect_others_usable();
-	ASSERT_EQ(0, fs_switch(f, linear(&f->under)));
+	ASSERT_EQ(0, fs_switch(f, onto(&f->under)));
 }
 
 /* --- time -------------------------------------------------------------------- */
@@ -373,8 +376,8 @@ TEST_F_TIMEOUT(phase, neighbours_freeze_side_by_side, af_secs(120))
 	/* each waits for its disk, or side by side means nothing */
 	EXPECT_LT(500000, x->end - x->begin);
 	EXPECT_LT(500000, y->end - y->begin);
-	ASSERT_EQ(0, fs_switch(a, linear(&a->under)));
-	ASSERT_EQ(0, fs_switch(b, linear(&b->under)));
+	ASSERT_EQ(0, fs_switch(a, onto(&a->under)));
+	ASSERT_EQ(0, fs_switch(b, onto(&b->under)));
 }
 
 /* --- order, and what changes it ---------------------------------------------- */
@@ -389,7 +392,7 @@ TEST_F_TIMEOUT(phase, older_on_younger_freezes_first, af_secs(120))
 	ASSERT_EQ(0, af_dm_suspend(&upper->disk, true, true));
 	ASSERT_EQ(0, af_copy(upper->under.node, file));
 	ASSERT_EQ(0, af_loop_attach(&self->loop, file));
-	ASSERT_EQ(0, af_dm_load(&upper->disk, fs_table(upper, linear(&self->loop))));
+	ASSERT_EQ(0, af_dm_load(&upper->disk, fs_table(upper, onto(&self->loop))));
 	ASSERT_EQ(0, af_dm_resume(&upper->disk));
 	af_undo_first(upper->disk.name);
 	af_undo_first(upper->dir);
@@ -412,7 +415,7 @@ static int change_tail(void *arg)
 			return -ETIMEDOUT;
 		af_sleep_ms(20);
 	}
-	return fs_switch(f, linear(&f->under));
+	return fs_switch(f, onto(&f->under));
 }
 
 /*
@@ -447,7 +450,7 @@ TEST_F_TIMEOUT(phase, change_of_the_phase_in_between, af_secs(120))
 	expect_in_phase(OTHER);
 	expect_in_phase(VICTIM);
 	EXPECT_EQ(NULL, af_klog_splat(&self->log));
-	ASSERT_EQ(0, fs_switch(slow, linear(&slow->under)));
+	ASSERT_EQ(0, fs_switch(slow, onto(&slow->under)));
 	if (!__test_passed(_metadata))
 		af_events_dump(&self->ev);
 }
@@ -595,8 +598,8 @@ static bool needs_recovery(const struct fs *f)
 
 static int look_at_disk(void *arg)
 {
-	int snap = open("/dev/snapshot", O_RDONLY | O_CLOEXEC);
 	FIXTURE_DATA(phase) *self = arg;
+	int snap = open("/dev/snapshot", O_RDONLY | O_CLOEXEC);
 
 	if (snap < 0 || ioctl(snap, SNAPSHOT_FREEZE, 0))
 		return -errno;
@@ -618,8 +621,8 @@ TEST_F_TIMEOUT(phase, disk_of_a_lost_image_needs_no_recovery, af_secs(120))
 /* The block that the inode is in has been forgotten, and cannot be read again. */
 static int meet_an_error(void *arg)
 {
-	int snap = open("/dev/snapshot", O_RDONLY | O_CLOEXEC);
 	FIXTURE_DATA(phase) *self = arg;
+	int snap = open("/dev/snapshot", O_RDONLY | O_CLOEXEC);
 	struct fs *f = &self->fs[EXTRA];
 	struct statvfs vfs;
 	struct stat st;
@@ -632,7 +635,7 @@ static int meet_an_error(void *arg)
 	fs_switch(f, "error");
 	stat(path, &st);
 	self->readonly = !statvfs(f->dir, &vfs) && (vfs.f_flag & ST_RDONLY);
-	fs_switch(f, linear(&f->under));
+	fs_switch(f, onto(&f->under));
 	return ioctl(snap, SNAPSHOT_UNFREEZE, 0) ? -errno : 0;
 }
 
