@@ -12,7 +12,7 @@ SMOKE ?= owner_test quiet_test
 # tree, patches: the git tree to work on
 TREE ?= $(CURDIR)/linux
 JOBS ?= $(shell nproc)
-# at a time; else one for two CPUs, and two at least
+# at a time; else one for two CPUs, and three at least
 GUESTS ?=
 # kvm or tcg; else a probe decides
 ACCEL ?=

@@ -114,7 +114,7 @@ boots()		# BZIMAGE N FILE
 	eval "set -- \"$1\" $2 $(sed 's/.*/"&"/' "$3" | tr '\n' ' ')"
 	boot=$1 dir=$out/$2 results=$out/$2.results
 	shift 2
-	APPEND='' MAX_SECS=150 GUESTS=$((JOBS > 2 ? JOBS : 3)) sh "$scripts/tests.sh" "$boot" "$dir" "$@" || return 1
+	APPEND='' MAX_SECS=150 sh "$scripts/tests.sh" "$boot" "$dir" "$@" || return 1
 	for t; do
 		tail -n 1 "$dir/$(name_of "$t")/ktap"
 	done >"$results"

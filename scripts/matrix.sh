@@ -26,7 +26,7 @@ set --
 while read -r program test _; do
 	set -- "$@" "$program -r $test"
 done <"$out/series.verdicts"
-APPEND='' MAX_SECS=150 GUESTS=$((JOBS > 2 ? JOBS : 3)) sh "$scripts/tests.sh" "$(image "$base")" "$out/base" "$@" \
+APPEND='' MAX_SECS=150 sh "$scripts/tests.sh" "$(image "$base")" "$out/base" "$@" \
 	>"$out/base.log" 2>&1 || die "could not run the tests on the base (see $out/base.log)"
 
 {

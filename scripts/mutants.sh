@@ -33,7 +33,7 @@ verdicts()	# BZIMAGE TREE-ID DIR FILE
 		[ -f "$(stamp "$id" "$t")" ] || set -- "$@" "$t"
 	done <"$file"
 	[ $# -gt 0 ] || return 0
-	APPEND='' MAX_SECS=150 GUESTS=$((JOBS > 2 ? JOBS : 3)) sh "$scripts/tests.sh" "$boot" "$dir" "$@" >"$dir.log" 2>&1 ||
+	APPEND='' MAX_SECS=150 sh "$scripts/tests.sh" "$boot" "$dir" "$@" >"$dir.log" 2>&1 ||
 		{ tail -n 20 "$dir.log" >&2; echo "error: could not run the tests (see $dir.log)" >&2; return 1; }
 	for t; do
 		sed -n -E 's/^not ok [0-9]+ .*/red/p; s/^ok .*# SKIP.*/skip/p; s/^ok [0-9]+ .*/green/p' \

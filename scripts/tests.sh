@@ -92,10 +92,10 @@ one()		# NUMBER OF TEST DIR
 	case $v in ok*) ;; *) say "  $v"; sed -n 's/^  \(not ok .*\)/    \1/p' "$vm/result.ktap" ;; esac
 }
 
-# As many guests at a time as there are pairs of CPUs, and two at least: most
+# As many guests at a time as there are pairs of CPUs, and three at least: much
 # of what the tests do is wait.  The n-th of the workers starts the next test
 # that no other one has started.
-case ${GUESTS:=$((JOBS / 2 > 2 ? JOBS / 2 : 2))} in *[!0-9]*|0) die "GUESTS=$GUESTS is no number" ;; esac
+case ${GUESTS:=$((JOBS / 2 > 3 ? JOBS / 2 : 3))} in *[!0-9]*|0) die "GUESTS=$GUESTS is no number" ;; esac
 taken=$(mktemp -d "$out/taken.XXXXXX")
 worker()
 {
