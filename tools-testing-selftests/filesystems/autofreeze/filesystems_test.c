@@ -761,22 +761,11 @@ static int drop(void *unused)
 	return af_write("/proc/sys/vm/drop_caches", "3");
 }
 
-/* A stream of a file that was removed has the last reference to it. */
-TEST_F_TIMEOUT(ntfs3, file_that_reclaim_deletes_is_deleted_after_the_thaw, af_secs(60))
+/* Reclaim, while it is frozen and for a while after that: it writes nothing. */
+static void reclaim_frozen(struct __test_metadata *_metadata, FIXTURE_DATA(ntfs3) *self)
 {
 	unsigned long long before, frozen;
-	char file[160], stream[170];
-	long long unused;
 	int ret = 0, i;
-
-	snprintf(file, sizeof(file), "%s/file", self->dir);
-	snprintf(stream, sizeof(stream), "%s:stream", file);
-	ASSERT_EQ(0, put_file(file, 256));
-	ASSERT_EQ(0, put_file(stream, 1));
-	ASSERT_EQ(0, unlink(file));
-	sync();
-	unused = blocks_free(self->dir);
-	ASSERT_LT(0, unused);
 
 	ASSERT_EQ(0, af_dm_suspend(&self->dm, true, true));
 	before = disk_io(&self->disk).sectors;
@@ -788,11 +777,53 @@ TEST_F_TIMEOUT(ntfs3, file_that_reclaim_deletes_is_deleted_after_the_thaw, af_se
 	frozen = disk_io(&self->disk).sectors;
 	ASSERT_EQ(0, af_bounded(10, dm_resume, &self->dm));
 	EXPECT_EQ(before, frozen);
+}
+
+/* A stream of a file that was removed has the last reference to it. */
+TEST_F_TIMEOUT(ntfs3, file_that_reclaim_deletes_is_deleted_after_the_thaw, af_secs(60))
+{
+	char file[160], stream[170];
+	long long unused;
+	int i;
+
+	snprintf(file, sizeof(file), "%s/file", self->dir);
+	snprintf(stream, sizeof(stream), "%s:stream", file);
+	ASSERT_EQ(0, put_file(file, 256));
+	ASSERT_EQ(0, put_file(stream, 1));
+	ASSERT_EQ(0, unlink(file));
+	sync();
+	unused = blocks_free(self->dir);
+	ASSERT_LT(0, unused);
+	reclaim_frozen(_metadata, self);
 	for (i = 0; blocks_free(self->dir) <= unused; i++) {
 		ASSERT_GT(100, i)
 			TH_LOG("the deleted file takes space after the thaw");
 		af_sleep_ms(100);
 	}
+	ASSERT_EQ(0, af_umount(self->dir));
+	EXPECT_EQ(NULL, af_klog_splat(&self->log));
+	af_klog_end(&self->log);
+}
+
+/* So has one in a directory that was removed, if somebody had it open then. */
+TEST_F_TIMEOUT(ntfs3, directory_is_not_left_to_reclaim, af_secs(60))
+{
+	char dir[160], file[170], stream[180];
+	int fd;
+
+	snprintf(dir, sizeof(dir), "%s/directory", self->dir);
+	snprintf(file, sizeof(file), "%s/file", dir);
+	snprintf(stream, sizeof(stream), "%s:stream", file);
+	ASSERT_EQ(0, mkdir(dir, 0700));
+	ASSERT_EQ(0, put_file(file, 1));
+	ASSERT_EQ(0, put_file(stream, 1));
+	fd = open(stream, O_RDONLY | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, unlink(file));
+	ASSERT_EQ(0, rmdir(dir));
+	ASSERT_EQ(0, close(fd));
+	sync();
+	reclaim_frozen(_metadata, self);
 	ASSERT_EQ(0, af_umount(self->dir));
 	EXPECT_EQ(NULL, af_klog_splat(&self->log));
 	af_klog_end(&self->log);
